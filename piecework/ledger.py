@@ -1,0 +1,310 @@
+"""The ledger: the run's record in Redis of what is done. It is the truth; the queue is only a hint.
+
+One method for each transition, one Lua script behind each, so that a process that dies at any line leaves the
+transition either done or not begun. Whether a call may be repeated after a lost reply is said at each: all may, and
+at worst an item is computed once more and refused. Redis errors (`redis.exceptions.RedisError`) pass through.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Self
+
+from redis import Redis
+
+from piecework import codec
+from piecework.errors import ContractMismatch, RunIsOver, UnknownRun, UsageError
+from piecework.keys import CONTRACT, RunKeys, checked_run_id, run_keys
+from piecework.records import Claim, Committed, Failure, Spec, Status, Tended, pack_failures
+from piecework.scripts import Scripts
+from piecework.spans import Span, format_spans
+from piecework.states import State
+
+LEASE_SECONDS = 15.0
+"""Default lease; the worker renews it every third of it."""
+KEEP_SECONDS = 7 * 24 * 3600
+"""Default lifetime of a run's keys after its end."""
+_CUT_CHUNKS = 1000
+_LOST_WORKERS = Failure(
+    "WorkerLost", "worker after worker vanished while this item alone was in progress; nobody saw why"
+)
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")
+
+
+def _state(value: bytes) -> State | None:
+    return State(_text(value)) if value else None
+
+
+class Ledger:
+    """The ledger of one run. Cheap to make; no call is sent before the first transition."""
+
+    def __init__(self, client: Redis, run: str) -> None:
+        self.client = client
+        self.run = checked_run_id(run)
+        self.keys: RunKeys = run_keys(run)
+        self._scripts = Scripts(client, self.keys)
+
+    @classmethod
+    def find(cls, client: Redis, run: str) -> Self:
+        """The ledger of a run that exists. Raises `UnknownRun`, `ContractMismatch`."""
+        ledger = cls(client, run)
+        ledger.spec()
+        return ledger
+
+    # --- the producer's transitions
+
+    def open(
+        self,
+        spec: Spec,
+        template: dict[str, Any],
+        keep_seconds: int = KEEP_SECONDS,
+        worker_arguments: Sequence[str] = (),
+    ) -> bool:
+        """Make the run, or continue it: True if it is new. `template` is the RQ job that delivers each chunk.
+
+        `worker_arguments` are kept for who launches workers later (`worker_arguments`); they are not compared. Raises `SpecConflict` if the run exists with another specification. Safe to repeat.
+        """
+        fields: dict[str, str | int] = {
+            "run": self.run,
+            "contract": CONTRACT,
+            "spec": json.dumps({name: getattr(spec, name) for name in spec.__struct_fields__}),
+            "keep_seconds": keep_seconds,
+            "loss_limit": spec.loss_limit,
+            "worker_arguments": json.dumps(list(worker_arguments)),
+        }
+        flat = [part for pair in (*fields.items(), *template.items()) for part in pair]
+        if self._scripts.call("open", len(fields), *flat):
+            return True
+        spec.conflict(self.spec(), self.run)
+        return False
+
+    def spec(self) -> Spec:
+        """The specification the run was opened with. Raises `UnknownRun`, `ContractMismatch`."""
+        contract, spec = self.client.hmget(self.keys.run, "contract", "spec")
+        if spec is None or contract is None:
+            raise UnknownRun(f"run {self.run} is not on this server; `piecework status` lists the runs that are")
+        if int(contract) != CONTRACT:
+            raise ContractMismatch(
+                f"run {self.run} has contract version {int(contract)}, this piecework has {CONTRACT}: "
+                "use the piecework version that submitted it"
+            )
+        return Spec(**json.loads(spec))
+
+    def worker_arguments(self) -> tuple[str, ...]:
+        """The options of `piecework-worker` with which the run was submitted."""
+        stored = self.client.hget(self.keys.run, "worker_arguments")
+        return tuple(str(argument) for argument in json.loads(stored)) if stored else ()
+
+    def filled(self) -> tuple[int, str]:
+        """Number of items filled so far, and the digest of them. (0, "") for a new run."""
+        filled, digest = self.client.hmget(self.keys.run, "filled", "digest")
+        return int(filled or 0), _text(digest or b"")
+
+    def fill(self, start: int, count: int, packed: bytes, digest: str) -> tuple[bool, int]:
+        """Append items start..start+count-1, packed by `codec.pack` (b"" for a range), in index order.
+
+        Returns whether they were accepted, and the number of items filled: a refusal means that this or another
+        producer has filled them before.
+        """
+        accepted, filled, _ = self._scripts.call("fill", start, count, packed, digest)
+        return bool(accepted), int(filled)
+
+    def cut(self, size: int) -> None:
+        """Make chunks of `size` items of all that is filled and not cut yet. Safe to repeat after a crash."""
+        at = int(self.client.hget(self.keys.run, "cut") or 0)
+        while True:
+            at, filled, state = self._scripts.call("cut", at, size, _CUT_CHUNKS)
+            if at >= filled or state != b"filling":
+                return
+
+    def seal(self, total: int, budget: tuple[float, bool] | None) -> State:
+        """Say that the pile is whole: `total` items. `budget` is (N, False) or (percent, True) of failures allowed.
+
+        Raises `RunIsOver` if the run is not being filled, or does not hold `total` items. Safe to repeat.
+        """
+        limit, percent = budget if budget is not None else (-1, False)
+        sealed, state = self._scripts.call("seal", total, limit, int(percent))
+        if not sealed:
+            raise RunIsOver(f"run {self.run} cannot be sealed with {total} items: it is {_text(state) or 'gone'}")
+        return State(_text(state))
+
+    def pause(self, paused: bool) -> State:
+        """Let workers hand back and wait, or go on. Returns the state; raises `UnknownRun`."""
+        return self._known(self._scripts.call("pause", int(paused)))
+
+    def abort(self, state: State, reason: str) -> State:
+        """End the run as failed or cancelled. Returns the state that it is in then; raises `UnknownRun`."""
+        return self._known(self._scripts.call("abort", state, reason))
+
+    def retry(self) -> int:
+        """Open the failed items again; returns how many. Raises `UnknownRun`, `RunIsOver` (cancelled, not sealed)."""
+        items, raw = self._scripts.call("retry")
+        state = self._known(raw)
+        if items < 0:
+            unsealed = " and was never sealed" if state is State.FAILED else ""
+            raise RunIsOver(f"run {self.run} is {state}{unsealed}: its failed items cannot be tried again")
+        return int(items)
+
+    def delete(self) -> bool:
+        """Remove all keys of the run; False if there were none. Safe to repeat."""
+        return bool(self._scripts.call("delete"))
+
+    def reap(self, worker: str) -> int:
+        """Release at once what a worker held that was seen to die; returns the number of chunks."""
+        return int(self._scripts.call("reap", worker))
+
+    # --- the worker's transitions
+
+    def join(self, worker: str) -> State | None:
+        """Note that a worker begins. None: the run is gone."""
+        return _state(self._scripts.call("join", worker, "join", ""))
+
+    def leave(self, worker: str, reason: str) -> State | None:
+        """Note that a worker leaves. None: the run is gone."""
+        return _state(self._scripts.call("join", worker, "leave", reason))
+
+    def claim(self, chunk: int, worker: str, lease_seconds: float) -> Claim | None:
+        """Take the lease of a chunk that the queue delivered. None: somebody holds it, or nothing is left of it.
+
+        Safe to repeat after a lost reply: a worker works on one chunk at a time, so a lease that it has already and
+        asks for again is one that it does not know of.
+        """
+        status, start, stop, next_, careful, attempt, deliveries, _ = self._scripts.call(
+            "claim", chunk, worker, round(lease_seconds * 1000)
+        )
+        if status != b"claimed":
+            return None
+        return Claim(chunk, start, stop, next_, careful > 0, attempt, deliveries)
+
+    def renew(self, chunk: int, worker: str, lease_seconds: float) -> tuple[bool, State | None, bool]:
+        """Extend the lease: (whether it is still this worker's, state, paused)."""
+        renewed, state, paused = self._scripts.call("renew", chunk, worker, round(lease_seconds * 1000))
+        return bool(renewed), _state(state), bool(paused)
+
+    def commit(
+        self,
+        chunk: int,
+        start: int,
+        count: int,
+        *,
+        careful: int = 0,
+        results: tuple[list[Span], bytes] = ([], b""),
+        failures: tuple[list[Span], bytes] = ([], b""),
+        retries: dict[int, float] | None = None,
+        meta: bytes = b"",
+    ) -> Committed:
+        """Record the outcome of items start..start+count-1 of a chunk, or be told where the ledger is.
+
+        `results` and `failures` are spans and what is packed for them; `retries` maps the index of an item that is to
+        be tried again to the seconds until then. Together they must account for `count` items. `careful` is the
+        number of items that the next commit may hold at most (0: no limit). Safe to repeat: the second is refused.
+        """
+        args: list[str | bytes | int] = [chunk, start, count, careful]
+        for spans, packed in (results, failures):
+            args += [sum(length for _, length in spans), format_spans(spans), packed]
+        args.append(meta)
+        for index, delay in (retries or {}).items():
+            args += [index, round(delay * 1000)]
+        status, next_, stop, state, paused = self._scripts.call("commit", *args)
+        return Committed(_text(status), int(next_), int(stop), _state(state), bool(paused))  # type: ignore[arg-type]
+
+    def release(self, chunk: int, worker: str, reason: str, careful: bool = False) -> bool:
+        """Hand the rest of a chunk back, uncharged. False: this worker did not hold it any more."""
+        return bool(self._scripts.call("release", chunk, worker, int(careful), reason))
+
+    def blame_crash(self, chunk: int, worker: str, index: int, failure: Failure, limit: int) -> bool | None:
+        """Charge a crash to an item; at `limit` it is recorded as failed. True: recorded, None: not held any more."""
+        return self._blame(chunk, worker, index, limit, -1, failure)
+
+    def blame_failure(
+        self, chunk: int, worker: str, index: int, failure: Failure, delay_seconds: float | None
+    ) -> bool | None:
+        """Record a failure of an item that had to be killed, or try it again after a delay (None: no more)."""
+        delay_ms = -1 if delay_seconds is None else round(delay_seconds * 1000)
+        return self._blame(chunk, worker, index, 0, delay_ms, failure)
+
+    def _blame(
+        self, chunk: int, worker: str, index: int, limit: int, delay_ms: int, failure: Failure
+    ) -> bool | None:
+        packed = pack_failures([failure])
+        status, _ = self._scripts.call("blame", chunk, worker, index, limit, delay_ms, packed, b"")
+        return None if status == b"refused" else status == b"failed"
+
+    def tend(self, worker: str = "", most: int = 100) -> Tended:
+        """Put back on the queue what is due; any worker may, at any time."""
+        state, paused, waiting, leased, delayed = self._scripts.call(
+            "tend", worker, most, pack_failures([_LOST_WORKERS]), b""
+        )
+        return Tended(_state(state), bool(paused), waiting, leased, delayed)
+
+    # --- reading
+
+    def status(self, lease_seconds: float = LEASE_SECONDS) -> Status:
+        """One consistent picture of the run. Raises `UnknownRun`."""
+        reply = self._scripts.call("status", round(2000 * lease_seconds))
+        if not reply:
+            raise UnknownRun(f"run {self.run} is not on this server; `piecework status` lists the runs that are")
+        flat, in_flight, workers, waiting, leased, delayed, _, _, now_ms = reply
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        fields = {_text(name): _text(value) for name, value in pairs}
+        state = State(fields["state"])
+        sealed = fields["sealed"] == "1"
+        recorded = int(fields["done"]) + int(fields["failed"])
+        total = int(fields["total"] if sealed else fields["filled"])
+        ended = int(fields["ended_ms"]) if fields["ended_ms"] else None
+        begun = int(fields["started_ms"] or fields["created_ms"])
+        elapsed = max(0.0, ((ended or now_ms) - begun) / 1000)
+        rate = recorded / elapsed if elapsed > 0 else 0.0
+        return Status(
+            run=self.run,
+            state=state,
+            paused=fields["paused"] == "1",
+            sealed=sealed,
+            total=total,
+            done=int(fields["done"]),
+            failed=int(fields["failed"]),
+            duplicates=int(fields["duplicates"]),
+            in_flight=in_flight,
+            workers=workers,
+            items_per_second=round(rate, 3),
+            elapsed_seconds=round(elapsed, 3),
+            eta_seconds=round((total - recorded) / rate, 1) if rate > 0 and not state.over and sealed else None,
+            reason=fields["reason"],
+            waiting=waiting,
+            leased=leased,
+            delayed=delayed,
+            created_at=int(fields["created_ms"]) / 1000,
+            ended_at=ended / 1000 if ended else None,
+        )
+
+    def block_at(self, index: int) -> tuple[int, list[Any]]:
+        """The block of items that holds `index`: (index of its first item, items). Raises `CorruptData`."""
+        found = self.client.zrevrangebyscore(self.keys.blocks, index, "-inf", start=0, num=1)
+        start = int(found[0]) if found else -1
+        packed = self.client.hget(self.keys.payload, str(start)) if found else None
+        if packed is None:
+            raise UnknownRun(f"run {self.run}: the payload of item {index} is gone; the run was deleted")
+        return start, codec.unpack(packed, f"run {self.run}, block {start}")
+
+    def _known(self, raw: bytes) -> State:
+        state = _state(raw)
+        if state is None:
+            raise UnknownRun(f"run {self.run} is not on this server; `piecework status` lists the runs that are")
+        return state
+
+
+def runs(client: Redis) -> list[str]:
+    """All runs on the server, oldest first. Forgets those whose keys have expired."""
+    from piecework.keys import RUNS
+
+    names = [_text(name) for name in client.zrange(RUNS, 0, -1)]
+    with client.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.exists(run_keys(name).run)
+        alive = pipe.execute()
+    gone = [name for name, exists in zip(names, alive, strict=True) if not exists]
+    if gone:
+        client.zrem(RUNS, *gone)
+    return [name for name, exists in zip(names, alive, strict=True) if exists]

@@ -1,0 +1,37 @@
+-- commit: record the outcome of the items from..from+count-1 of a chunk, once.
+-- ARGV: chunk, from, count, careful (items that the next commit may hold, 0: no limit),
+--   number of results, their spans, packed results, number of failures, their spans, packed failures, meta,
+--   then an index and a delay in ms for each item that is to be tried again.
+-- Returns: {status, next, stop, state, paused}; status is recorded, refused, or over (the run is
+--   not running, or has no such chunk).
+-- Invariant: accepted only if from == next and from + count <= stop; then next = from + count, and each of the items is
+--   in the results, in the failures, or in a delayed chunk of its own. It does not matter who holds the lease.
+local id, from, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local fields = redis.call('HMGET', RUN, 'state', 'paused')
+local state, paused = fields[1] or '', tonumber(fields[2] or 0)
+if state ~= 'running' then return {'over', 0, 0, state, paused} end
+local chunk = read_chunk(id)
+if not chunk then return {'over', 0, 0, state, paused} end
+if from ~= chunk.next or from + count > chunk.stop then
+  local recorded_already = math.max(0, math.min(from + count, chunk.next) - from)
+  local beyond = math.max(0, from + count - math.max(chunk.stop, from))
+  redis.call('HINCRBY', RUN, 'duplicates', math.min(count, recorded_already + beyond))
+  return {'refused', chunk.next, chunk.stop, state, paused}
+end
+local results, failures = tonumber(ARGV[5]), tonumber(ARGV[8])
+if results + failures + (#ARGV - 11) / 2 ~= count then
+  return redis.error_reply('commit of ' .. ARGV[3] .. ' items accounts for another number')
+end
+if results > 0 then redis.call('XADD', RESULTS, '*', 's', ARGV[6], 'd', ARGV[7], 'm', ARGV[11]) end
+if failures > 0 then redis.call('XADD', FAILURES, '*', 's', ARGV[9], 'd', ARGV[10], 'm', ARGV[11]) end
+for i = 12, #ARGV, 2 do
+  local index = tonumber(ARGV[i])
+  delay(new_chunk(index, index + 1, chunk.attempt + 1), tonumber(ARGV[i + 1]))
+end
+redis.call('HINCRBY', RUN, 'done', results)
+redis.call('HINCRBY', RUN, 'failed', failures)
+chunk.next, chunk.careful = from + count, tonumber(ARGV[4])
+chunk.losses = 0
+advance(chunk)
+settle()
+return {'recorded', chunk.next, chunk.stop, redis.call('HGET', RUN, 'state'), paused}

@@ -1,0 +1,209 @@
+"""Reads the outcomes of a run back, in index order or as they come, also while workers add to them.
+
+Each commit is one entry of a stream, so that a million outcomes cost a few hundred reads. To put them in order, an
+entry whose turn has not come is kept packed while there is room, and else read again when its turn comes.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from piecework import codec
+from piecework.errors import CorruptData
+from piecework.ledger import Ledger
+from piecework.payload import Items
+from piecework.records import Failure, Spec, to_failure
+from piecework.spans import Span, parse_spans
+
+_ENTRIES_AT_ONCE = 50
+_ROOM_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one item: a result, or the failure that was recorded for it."""
+
+    index: int
+    item: Any
+    result: Any = None
+    error: Failure | None = None
+
+    def to_json(self) -> bytes:
+        """One JSON line without its end: {"index", "item", "result"} or {"index", "item", "error"}.
+
+        bytes become base64, datetimes ISO 8601, NaN and infinities null.
+        """
+        record: dict[str, Any] = {"index": self.index, "item": self.item}
+        if self.error is None:
+            record["result"] = self.result
+        else:
+            record["error"] = {"type": self.error.type, "message": self.error.message}
+        try:
+            return msgspec.json.encode(record)
+        except OverflowError:
+            return msgspec.json.encode(_big_as_raw(record))
+
+
+def _big_as_raw(value: Any) -> Any:
+    """Integers of any size as JSON numbers, without Python's limit on the digits of `str(int)` set globally."""
+    if type(value) is int and not -(1 << 63) <= value < 1 << 64:
+        return msgspec.Raw(_decimal(value).encode())
+    if isinstance(value, list):
+        return [_big_as_raw(element) for element in value]
+    if isinstance(value, dict):
+        return {key: _big_as_raw(element) for key, element in value.items()}
+    return value
+
+
+def _decimal(value: int) -> str:
+    """Decimal digits of any integer, by halving: below 4300 digits Python's own limit does not bite."""
+    if value < 0:
+        return "-" + _decimal(-value)
+    if value.bit_length() < 13_000:
+        return str(value)
+    half = int(value.bit_length() * 0.30103) // 2
+    high, low = divmod(value, 10**half)
+    return _decimal(high) + _decimal(low).rjust(half, "0")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One stream entry: the outcomes of the items in its spans."""
+
+    stream: str
+    id: str
+    spans: list[Span]
+    packed: bytes
+
+
+class ResultReader:
+    """Reads forward through the results and the failures of a run. Keeps its place; not for several threads."""
+
+    def __init__(self, ledger: Ledger, spec: Spec) -> None:
+        self._ledger = ledger
+        self._items = Items(ledger, spec)
+        self._last = {ledger.keys.results: "0", ledger.keys.failures: "0"}
+        self._pending: dict[int, tuple[_Entry, int]] = {}
+        """first index of a span -> its entry, and where the span's outcomes begin in it"""
+        self._kept_bytes = 0
+        self._unpacked: OrderedDict[str, list[Any]] = OrderedDict()
+        self.next_index = 0
+        """The index that the next outcome in order will have."""
+
+    def as_they_come(self, block_seconds: float = 0.0) -> Iterator[Outcome]:
+        """What is new, entry by entry; waits at most `block_seconds` for it, then ends."""
+        for entry in self._read(block_seconds):
+            values, offset = self._values(entry), 0
+            outcomes: list[Outcome] = []
+            for start, count in entry.spans:
+                outcomes += self._outcomes(entry, start, values[offset : offset + count])
+                offset += count
+            yield from outcomes
+
+    def in_order(self, block_seconds: float = 0.0) -> Iterator[Outcome]:
+        """What can be told in index order without a gap; waits at most `block_seconds` for news, then ends."""
+        for entry in self._read(block_seconds):
+            offset = 0
+            for start, count in entry.spans:
+                if start >= self.next_index:
+                    self._pending[start] = (entry, offset)
+                offset += count
+            self._keep(entry)
+            yield from self._ripe()
+
+    def rest(self) -> Iterator[Outcome]:
+        """What is left behind a gap: in index order still, but not of all items. For a run that is over, or a look."""
+        while self._pending:
+            self.next_index = min(self._pending)
+            yield from self._ripe()
+
+    # --- in order
+
+    def _ripe(self) -> Iterator[Outcome]:
+        while (found := self._pending.get(self.next_index)) is not None:
+            entry, offset = found
+            count = next(count for start, count in entry.spans if start == self.next_index)
+            outcomes = list(self._outcomes(entry, self.next_index, self._values(entry)[offset : offset + count]))
+            # Only now: a server that goes away before leaves the reader where it was.
+            del self._pending[self.next_index]
+            self.next_index += count
+            yield from outcomes
+
+    def _keep(self, entry: _Entry) -> None:
+        """Forget the bytes of an entry that has to wait when there is no more room; it can be read again."""
+        waiting = [span for span in entry.spans if span[0] in self._pending and span[0] != self.next_index]
+        if not waiting:
+            return
+        if self._kept_bytes + len(entry.packed) <= _ROOM_BYTES:
+            self._kept_bytes += len(entry.packed)
+            return
+        bare = _Entry(entry.stream, entry.id, entry.spans, b"")
+        for start, _ in waiting:
+            self._pending[start] = (bare, self._pending[start][1])
+
+    def _values(self, entry: _Entry) -> list[Any]:
+        """The outcomes that an entry packs; the last few are remembered, since spans of entries interleave."""
+        values = self._unpacked.get(entry.id + entry.stream)
+        if values is None:
+            packed = entry.packed or self._read_again(entry)
+            where = f"run {self._ledger.run}, {entry.stream} {entry.id}"
+            values = codec.unpack(packed, where)
+            if len(values) != sum(count for _, count in entry.spans):
+                raise CorruptData(f"{where}: {len(values)} outcomes for other spans")
+            self._unpacked[entry.id + entry.stream] = values
+            if len(self._unpacked) > 4:
+                self._unpacked.popitem(last=False)
+        return values
+
+    def _read_again(self, entry: _Entry) -> bytes:
+        found = self._ledger.client.xrange(entry.stream, entry.id, entry.id)
+        if not found:
+            raise CorruptData(f"run {self._ledger.run}, {entry.stream} {entry.id}: the entry is gone")
+        return bytes(found[0][1][b"d"])
+
+    # --- streams
+
+    def _read(self, block_seconds: float) -> Iterator[_Entry]:
+        block: int | None = round(block_seconds * 1000) or None
+        while True:
+            reply = self._ledger.client.xread(self._last, count=_ENTRIES_AT_ONCE, block=block)
+            streams = reply.items() if isinstance(reply, dict) else reply or ()
+            read = 0
+            for raw_stream, entries in streams:
+                stream = raw_stream.decode()
+                for raw_id, fields in _flat(entries):
+                    entry_id = raw_id.decode()
+                    where = f"run {self._ledger.run}, {stream} {entry_id}"
+                    try:
+                        spans = parse_spans(fields[b"s"].decode(), where)
+                        packed = fields[b"d"]
+                    except (KeyError, UnicodeDecodeError):
+                        raise CorruptData(f"{where}: not an entry of piecework") from None
+                    read += 1
+                    yield _Entry(stream, entry_id, spans, packed)
+                    self._last[stream] = entry_id
+            if not read:
+                return
+            block = None
+
+    def _outcomes(self, entry: _Entry, start: int, values: list[Any]) -> Iterator[Outcome]:
+        items = self._items.span(start, len(values))
+        if entry.stream == self._ledger.keys.results:
+            for index, (item, value) in enumerate(zip(items, values, strict=True), start):
+                yield Outcome(index, item, value)
+        else:
+            where = f"run {self._ledger.run}, {entry.stream} {entry.id}"
+            for index, (item, value) in enumerate(zip(items, values, strict=True), start):
+                yield Outcome(index, item, error=to_failure(value, where))
+
+
+def _flat(entries: Any) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+    """redis-py gives a list of entries (RESP 2) or of lists of entries (RESP 3)."""
+    for entry in entries:
+        if isinstance(entry, list):
+            yield from entry
+        else:
+            yield entry
