@@ -1,0 +1,86 @@
+"""`--exec 'CMD {}'`: a command as a handler. Standard output is the result, a non-zero exit the failure.
+
+The command runs in the horse's process group, so that whatever ends the horse ends it too.
+"""
+
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from piecework.context import current
+from piecework.errors import HandlerUnusable
+
+_STDERR_END = 2000
+
+
+class CommandFailed(Exception):
+    """The command exited with a code other than 0, or was killed."""
+
+
+def item_text(item: object) -> str:
+    """An item as an argument: a string as it is, anything else as JSON."""
+    return item if isinstance(item, str) else msgspec.json.encode(item).decode()
+
+
+def command(template: str, *, shell: bool, stdin: bool, environ: Mapping[str, str]) -> Callable[[Any], object]:
+    """A handler that runs `template` once for each item, with the item for each `{}` in it.
+
+    Without `{}` the item is the last argument, but with `stdin` it is only on standard input, as JSON. Without
+    `shell` the template is split as a shell would and no shell runs; with it the item is quoted for /bin/sh. The
+    environment is `environ` without piecework's settings (a password may be among them) and with PIECEWORK_RUN,
+    PIECEWORK_INDEX, PIECEWORK_ATTEMPT and PIECEWORK_IDEMPOTENCY_KEY. The result is standard output without its
+    trailing newlines: str, or bytes if it is not UTF-8.
+    """
+    inherited = {name: value for name, value in environ.items() if not name.startswith("PIECEWORK_")}
+    try:
+        words = ["/bin/sh", "-c", template] if shell else shlex.split(template)
+    except ValueError as error:
+        raise HandlerUnusable(f"--exec {template!r} cannot be split into words: {error}") from None
+    if not words:
+        raise HandlerUnusable("--exec is empty; give a command, for example --exec 'gzip -k {}'")
+    if "{}" not in template and not stdin:
+        if shell:
+            words[2] += " {}"
+        else:
+            words.append("{}")
+
+    def run(item: Any) -> object:
+        text = shlex.quote(item_text(item)) if shell else item_text(item)
+        context = current()
+        done = subprocess.run(
+            [word.replace("{}", text) for word in words],
+            input=msgspec.json.encode(item) if stdin else b"",
+            capture_output=True,
+            check=False,
+            env=inherited
+            | {
+                "PIECEWORK_RUN": context.run,
+                "PIECEWORK_INDEX": str(context.index),
+                "PIECEWORK_ATTEMPT": str(context.attempt),
+                "PIECEWORK_IDEMPOTENCY_KEY": context.idempotency_key,
+            },
+        )
+        if done.returncode != 0:
+            raise CommandFailed(_why(done.returncode, done.stderr))
+        try:
+            return done.stdout.decode().rstrip("\n")
+        except UnicodeDecodeError:
+            return done.stdout
+
+    return run
+
+
+def _why(code: int, stderr: bytes) -> str:
+    ending = stderr[-_STDERR_END:].decode(errors="replace").strip()
+    if code < 0:
+        try:
+            cause = f"killed by {signal.Signals(-code).name}"
+        except ValueError:
+            cause = f"killed by signal {-code}"
+    else:
+        cause = f"exit code {code}"
+    return f"{cause}: {ending}" if ending else cause

@@ -1,0 +1,60 @@
+"""Works through one claimed chunk: in the horse, or in the worker itself with `--isolation none`.
+
+Dies at any line: what the recorder has committed stays, the rest is done again by whoever gets the chunk.
+"""
+
+from typing import Any
+
+from piecework.context import Context
+from piecework.ledger import Ledger
+from piecework.records import Claim, Spec
+from piecework_worker.handlers import Runner
+from piecework_worker.progress import Progress
+from piecework_worker.recorder import Recorder
+
+COMPLETE, HANDED_BACK, ERROR, SERVER_LOST, CRASHED = 0, 10, 11, 12, 13
+"""Exit codes of a horse, for its worker only. CRASHED: an exception that nobody foresaw."""
+_MOST_UNCOMMITTED = 50_000
+
+
+class Items:
+    """Reads the items of a run by index, a block at a time."""
+
+    def __init__(self, ledger: Ledger, spec: Spec) -> None:
+        self._ledger, self._spec = ledger, spec
+        self._first, self._block = 0, list[Any]()
+
+    def slice(self, start: int, stop: int) -> list[Any]:
+        """Items start..stop-1, or fewer: at least one, all of one block. The list is the caller's."""
+        if self._spec.items == "range":
+            first, step = self._spec.start, self._spec.step
+            return list(range(first + start * step, first + stop * step, step))
+        if not self._first <= start < self._first + len(self._block):
+            self._first, self._block = self._ledger.block_at(start)
+        return self._block[start - self._first : stop - self._first]
+
+
+def drain(ledger: Ledger, spec: Spec, claim: Claim, runner: Runner, recorder: Recorder, progress: Progress) -> bool:
+    """Work through the chunk until it is done or the recorder is stopped; True if the ledger has all of it.
+
+    Raises `ServerLost` when the server was away for too long; what was computed since is lost then.
+    """
+    items = Items(ledger, spec)
+    context = Context(ledger.run, claim.attempt + 1, lambda: recorder.position)
+    recorder.start()
+    try:
+        while recorder.position < recorder.stop_index and not recorder.stopped:
+            stop = min(recorder.stop_index, recorder.position + runner.batch_size(recorder))
+            batch = recorder.patience(lambda: items.slice(recorder.position, stop))
+            recorder.begin(batch)
+            if batch:
+                runner.run(batch, recorder, context, progress)
+            if recorder.careful or recorder.uncommitted > _MOST_UNCOMMITTED:
+                recorder.flush()
+        if recorder.error:
+            raise recorder.error
+        recorder.flush()
+    finally:
+        recorder.close()
+        runner.close()
+    return recorder.complete

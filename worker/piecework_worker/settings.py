@@ -1,0 +1,131 @@
+"""The worker's settings: its command line, then PIECEWORK_… in the environment, then defaults. Read once, in main."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NoReturn, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from piecework.errors import UsageError
+from piecework.keys import checked_run_id
+from piecework.ledger import LEASE_SECONDS
+from piecework.records import handler_text
+from piecework.settings import with_password
+
+
+class WorkerSettings(BaseSettings):
+    """One worker's settings; times are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="PIECEWORK_", frozen=True, extra="ignore")
+
+    run: str
+    redis: str
+    redis_password: str | None = None
+    handler: str | None = None
+    exec: str | None = None
+    shell: bool = False
+    stdin: bool = False
+    batch: bool = False
+    batch_size: int | None = Field(None, ge=1)
+    concurrency: int = Field(1, ge=1)
+    isolation: Literal["process", "none"] = "process"
+    item_timeout: float | None = Field(None, gt=0)
+    lease: float = Field(LEASE_SECONDS, ge=1)
+    patience: float = Field(60.0, ge=0)
+    grace: float = Field(20.0, ge=0)
+    name: str | None = None
+    parent: int | None = None
+    termination_log: Path = Path("/dev/termination-log")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        checked_run_id(self.run)
+        if (self.handler is None) == (self.exec is None):
+            raise ValueError("give either --handler package.module:function or --exec 'COMMAND {}'")
+        if (self.shell or self.stdin) and self.exec is None:
+            raise ValueError("--shell and --stdin go with --exec")
+        if self.batch_size is not None and not self.batch:
+            raise ValueError("--batch-size goes with --batch")
+        if self.isolation == "none" and self.item_timeout is not None:
+            raise ValueError("--item-timeout needs --isolation process: only a process of its own can be ended")
+        return self
+
+    @property
+    def redis_url(self) -> str:
+        """The server's URL, password included: never to be shown."""
+        return with_password(self.redis, self.redis_password)
+
+    @property
+    def handler_text(self) -> str:
+        """The handler as the run's specification names it."""
+        return handler_text(self.handler, self.exec, self.shell)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see piecework-worker --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="piecework-worker",
+        description="Drain one run and exit with a code that says why.",
+        epilog="exit codes: 0 the run is drained · 65 it failed or was cancelled · 75 handed back, not over · "
+        "78 can never work (settings, handler, unknown run) · 70 a bug\n\n"
+        "example: piecework-worker nightly --handler mypkg.tasks:convert --redis redis://localhost:6379",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    add = parser.add_argument
+    add("run", nargs="?", metavar="RUN", help="id of the run (PIECEWORK_RUN)")
+    add("--redis", metavar="URL", help="redis://, rediss:// or unix:// (PIECEWORK_REDIS); "
+        "a password may come apart, in PIECEWORK_REDIS_PASSWORD")  # fmt: skip
+    add("--handler", metavar="M:F", help="package.module:function (PIECEWORK_HANDLER, and so on for each option)")
+    add("--exec", metavar="CMD", help="a command with {} for the item, instead of a handler")
+    add("--shell", action="store_true", help="run the command with /bin/sh")
+    add("--stdin", action="store_true", help="give the command each item on standard input, as JSON")
+    add("--batch", action="store_true", help="the handler takes a list of items and returns as many results")
+    add("--batch-size", metavar="N", help="most items in such a list (default: about 0.25 s of work)")
+    add("--concurrency", metavar="K", help="items at once, for an async handler (default 1)")
+    add("--isolation", choices=["process", "none"], help="a forked process for each chunk (default), or none")
+    add("--item-timeout", metavar="S", help="end an item that takes longer; it counts as failed")
+    add("--lease", metavar="S", help="how long a chunk stays this worker's without a sign of life (default 15)")
+    add("--patience", metavar="S", help="how long Redis may be away (default 60)")
+    add("--grace", metavar="S", help="time for the item in hand after SIGTERM (default 20)")
+    add("--name", help="name of the worker (default: host, process id)")
+    add("--parent", metavar="PID", help="hand back when this process, the launcher, is gone")
+    return parser
+
+
+def parse(argv: Sequence[str]) -> WorkerSettings:
+    """Settings from a command line and the environment. Raises `UsageError` with all problems together."""
+    given = vars(_parser().parse_args(argv))
+    try:
+        return WorkerSettings(**given)
+    except ValidationError as error:
+        raise UsageError("; ".join(_problem(each) for each in error.errors())) from None
+
+
+def _problem(error: Mapping[str, object]) -> str:
+    location = error["loc"]
+    if not isinstance(location, tuple) or not location:
+        return str(error["msg"]).removeprefix("Value error, ")
+    name = str(location[0])
+    option = "RUN" if name == "run" else f"--{name.replace('_', '-')}"
+    if error["type"] == "missing":
+        return f"{option} is missing (or PIECEWORK_{name.upper()} in the environment)"
+    return f"{option} (PIECEWORK_{name.upper()}): {error['msg']}, not {error['input']!r}"
+
+
+def environment() -> Mapping[str, str]:
+    """The environment that commands inherit."""
+    return os.environ
+
+
+def program_arguments() -> list[str]:
+    """The process's own arguments."""
+    return sys.argv[1:]

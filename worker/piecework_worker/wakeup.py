@@ -1,0 +1,40 @@
+"""Waiting that a signal ends: SIGTERM and SIGINT to stop, SIGCHLD when the horse has ended."""
+
+import os
+import select
+import signal
+from collections.abc import Callable
+
+
+class Wakeup:
+    """Signal handlers of the worker's main process, and waits that they end without a lock or a race."""
+
+    def __init__(self, on_stop: Callable[[int], None]) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+        self._on_stop = on_stop
+
+    def install(self) -> None:
+        """Take over the signals. Call in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda received, _: self._on_stop(received))
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+    @staticmethod
+    def uninstall_in_horse() -> None:
+        """In a fork: the signals are not the worker's any more. Ctrl-C is the main process's to handle."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def wait(self, seconds: float) -> None:
+        """Return after `seconds`, or as soon as a signal has come since the last wait."""
+        select.select([self._read], [], [], max(0.0, seconds))
+        try:
+            while os.read(self._read, 512):
+                pass
+        except BlockingIOError:
+            pass
