@@ -1,0 +1,89 @@
+"""`submit` and `run`: the Python interface of the producer."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from piecework.items import iterable
+from piecework_producer.foreground import drain
+from piecework_producer.launcher import WorkerPlan
+from piecework_producer.local_launcher import LocalHooks, LocalLauncher
+from piecework_producer.references import reference
+from piecework_producer.run import Run
+from piecework_producer.session import Session
+from piecework_producer.settings import RunSettings, environment, read
+from piecework_producer.submission import submit_to
+
+Handler = str | Callable[..., Any]
+
+
+class Options(TypedDict, total=False):
+    """Options of `submit` and `run`; each defaults to PIECEWORK_… in the environment, then as on the command line."""
+
+    redis: str
+    """URL of the server; without it the embedded one."""
+    state_dir: Path
+    """Where the embedded server keeps its data."""
+    parallelism: int
+    """Number of workers, and what chunks are sized for."""
+    chunk_size: int
+    retries: int
+    item_timeout: float
+    """Seconds."""
+    max_failures: str
+    """`N` or `P%`."""
+    crash_limit: int
+    batch: bool
+    batch_size: int
+    concurrency: int
+    isolation: str
+    keep: int
+    """Seconds that the run is kept after its end."""
+    lease: float
+    patience: float
+    grace: float
+
+
+def local_launcher(run: Run, settings: RunSettings) -> LocalLauncher:
+    """A launcher of worker processes on this machine for a run."""
+    plan = WorkerPlan(run.id, settings.worker_arguments(), settings.parallelism, settings.grace)
+    hooks = LocalHooks(reap=run.ledger.reap, recorded=lambda: run.status().done + run.status().failed)
+    logs = run.session.state_dir / "logs" / run.id
+    return LocalLauncher(plan, run.session.url, logs, hooks, environment())
+
+
+def submit(
+    handler: Handler, items: Iterable[object], *, run: str | None = None, **options: Unpack[Options]
+) -> Run:
+    """Fill and seal a run, and return it. No worker is started; `piecework-worker RUN` drains it.
+
+    `handler` is `package.module:function` or a function of an importable module. `items` is read once; a `range` is
+    not stored item by item. Submitting the same run (same `run` id and specification) again goes on with it, and
+    never does an item twice. Raises `piecework.errors.PieceworkError`.
+    """
+    settings = read(RunSettings, {"handler": reference(handler), "run": run, **options})
+    session = Session(settings.redis_url, settings.state_dir, settings.patience)
+    try:
+        return submit_to(session, settings, iterable(items))[0]
+    except BaseException:
+        session.close()
+        raise
+
+
+def run(
+    handler: Handler, items: Iterable[object], *, run: str | None = None, **options: Unpack[Options]
+) -> Run:
+    """Submit a run, drain it with workers on this machine, and return it when it is over.
+
+    Look at `status().state` for the verdict: items may have failed. Arguments and errors as in `submit`. On Ctrl-C the
+    workers hand back, and the same call with the same `run` id goes on.
+    """
+    settings = read(RunSettings, {"handler": reference(handler), "run": run, **options})
+    submitted = submit(handler, items, run=run, **options)
+    try:
+        with local_launcher(submitted, settings) as launcher:
+            drain(submitted, launcher, lambda outcome: None)
+    except BaseException:
+        submitted.close()
+        raise
+    return submitted

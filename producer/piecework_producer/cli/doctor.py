@@ -1,0 +1,82 @@
+"""`piecework doctor`: whether this machine can run piecework, and what to do if not."""
+
+import importlib.util
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import typer
+
+from piecework.errors import PieceworkError
+from piecework_producer import embedded
+from piecework_producer.cli import options as o
+from piecework_producer.cli.errors import reporting
+from piecework_producer.cli.output import table
+from piecework_producer.session import Session
+from piecework_producer.settings import ServerSettings, read
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    what: str
+    verdict: str
+    """ok, warn or FAIL."""
+    detail: str
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command(epilog="Example: piecework doctor --redis redis://localhost:6379")(doctor)
+
+
+@reporting
+def doctor(redis: o.Redis = None, state_dir: o.StateDir = None) -> None:
+    """Check this machine and the server; exit code 1 if something will not work."""
+    settings = read(ServerSettings, {"redis": redis, "state_dir": state_dir})
+    findings = list(_findings(settings))
+    print(table(("CHECK", "VERDICT", "DETAIL"), findings))
+    raise typer.Exit(1 if any(finding.verdict == "FAIL" for finding in findings) else 0)
+
+
+def _findings(settings: ServerSettings) -> Iterator[Finding]:
+    yield Finding("Python", "ok", f"{platform.python_version()} at {sys.executable}")
+    if settings.redis is None:
+        yield _try("server binary", lambda: str(embedded.find_binary()))
+        yield Finding("embedded server", "ok", _running(settings.state_dir))
+    yield _try("server", lambda: _server(settings))
+    yield from _durability(settings)
+    for module, extra, use in (("gmpy2", "pi", "piecework pi"), ("rich", "producer", "the progress bar")):
+        found = importlib.util.find_spec(module) is not None
+        yield Finding(module, "ok" if found else "warn",
+                      "installed" if found else f"missing: {use} needs pip install 'piecework[{extra}]'")  # fmt: skip
+
+
+def _try(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, "ok", look())
+    except PieceworkError as error:
+        return Finding(what, "FAIL", str(error))
+
+
+def _running(state_dir: Path) -> str:
+    return f"{'runs' if embedded.serves(state_dir) else 'not running now'}, data in {state_dir}"
+
+
+def _server(settings: ServerSettings) -> str:
+    with Session(settings.redis_url, settings.state_dir) as session:
+        facts = session.facts
+        limit = f"{facts.maxmemory >> 20} MiB" if facts.maxmemory else "no limit"
+        version = ".".join(map(str, facts.version))
+        return f"{facts.product} {version}, {facts.used_memory >> 20} MiB used of {limit}"
+
+
+def _durability(settings: ServerSettings) -> Iterator[Finding]:
+    try:
+        with Session(settings.redis_url, settings.state_dir) as session:
+            if session.facts.appendonly is False:
+                yield Finding("append-only file", "warn", "off: a restart of the server loses the runs; set appendonly yes")
+    except PieceworkError:
+        return

@@ -1,0 +1,81 @@
+"""`piecework pi`: digits of pi, the first workload."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from piecework.errors import UsageError
+from piecework.items import iterable
+from piecework.states import ProducerExit
+from piecework_producer.api import local_launcher
+from piecework_producer.cli import options as o
+from piecework_producer.cli.errors import reporting, say
+from piecework_producer.cli.work import drain_here
+from piecework_producer.references import load
+from piecework_producer.session import Session
+from piecework_producer.settings import RunSettings, read
+from piecework_producer.submission import submit_to
+
+Digits = Annotated[int, typer.Option("--digits", "-n", help="Significant digits; the last one is rounded.")]
+Parts = Annotated[int | None, typer.Option("--parts", help="Number of items. Default: by digits and parallelism.",
+                                           show_default=False)]  # fmt: skip
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the digits there.", show_default=False)]
+
+_MODULE = "piecework_worker.pi"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command(epilog="Example: piecework pi --digits 1000000 --parallelism 2 --out pi.txt")(pi)
+
+
+@reporting
+def pi(
+    digits: Digits = 1000,
+    parallelism: o.Parallelism = None,
+    parts: Parts = None,
+    out: Out = None,
+    run: o.RunId = None,
+    redis: o.Redis = None,
+    state_dir: o.StateDir = None,
+) -> None:
+    """Compute digits of pi: ranges of the Chudnovsky series on several workers, put together here."""
+    settings = read(
+        RunSettings,
+        {"handler": f"{_MODULE}:terms", "parallelism": parallelism, "run": run, "redis": redis, "state_dir": state_dir}
+        | {"chunk_size": 1},
+    )
+    started = time.monotonic()
+    try:
+        count = parts or load(f"{_MODULE}:default_parts", "pi")(digits, settings.parallelism)
+        items = load(f"{_MODULE}:ranges", "pi")(digits, count)
+    except (ValueError, ImportError) as error:
+        raise UsageError(str(error)) from None
+    with Session(settings.redis_url, settings.state_dir, settings.patience, say) as session:
+        submitted, _ = submit_to(session, settings, iterable(items))
+        status = drain_here(submitted, local_launcher(submitted, settings), lambda outcome: None, lambda: None)
+        code = ProducerExit.of(status.state)
+        if code is not ProducerExit.SUCCEEDED:
+            say(f"run {status.run} {status.state}: {status.reason or f'{status.failed} items failed'}; "
+                f"see: piecework failures {status.run}")  # fmt: skip
+            raise typer.Exit(code)
+        series = time.monotonic() - started
+        text = load(f"{_MODULE}:combine", "pi")((outcome.result for outcome in submitted.results()), digits)
+    _write(text, out)
+    seconds = time.monotonic() - started
+    say(f"{digits} digits of pi in {seconds:.2f} s: {len(items)} items on {settings.parallelism} workers "
+        f"{series:.2f} s, put together {seconds - series:.2f} s")  # fmt: skip
+
+
+def _write(text: str, out: Path | None) -> None:
+    if out is None:
+        sys.stdout.write(text + "\n")
+        return
+    try:
+        out.write_text(text + "\n", encoding="ascii")
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from None
+    say(f"written to {out}")

@@ -1,0 +1,110 @@
+"""A submitted run, as a program sees it: wait for it, read its results, steer it."""
+
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+from redis.exceptions import RedisError
+
+from piecework.ledger import Ledger
+from piecework.patience import is_away
+from piecework.records import Spec, Status
+from piecework.results import Outcome, ResultReader
+from piecework.states import State
+from piecework_producer.session import Session
+
+_LOOK_SECONDS = 0.2
+
+
+class Run:
+    """One run on an open server. Close it (or use a with-block) to let the embedded server go.
+
+    Every call raises `UnknownRun` when the run is deleted, `ServerLost` when the server is away for too long.
+    """
+
+    def __init__(self, session: Session, run: str) -> None:
+        """Raises `UnknownRun`, `ContractMismatch`."""
+        self.session = session
+        self.ledger = Ledger(session.client, run)
+        self.spec: Spec = self.ledger.spec()
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.ledger.run
+
+    def status(self) -> Status:
+        """One consistent picture of the run now."""
+        return self.ledger.status()
+
+    def wait(
+        self, timeout_seconds: float | None = None, on_status: Callable[[Status], None] = lambda status: None
+    ) -> Status:
+        """Wait until the run is over; raises `TimeoutError` when it is not by then. Starts no workers."""
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            try:
+                status = self.status()
+            except RedisError as error:
+                if not is_away(error):
+                    raise
+                self.session.revive()
+                continue
+            on_status(status)
+            if status.state.over:
+                return status
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"run {self.id} is still {status.state}: {status.done} of {status.total} done")
+            time.sleep(_LOOK_SECONDS)
+
+    def results(self, *, ordered: bool = True, follow: bool = False) -> Iterator[Outcome]:
+        """The outcomes: what is there now, or with `follow` all until the run is over.
+
+        `ordered`: in index order; without `follow` items that have no outcome yet are left out. Else as they came.
+        """
+        reader = ResultReader(self.ledger, self.spec)
+        while True:
+            over = not follow or self.status().state.over
+            block = 0.0 if over else _LOOK_SECONDS
+            yield from reader.in_order(block) if ordered else reader.as_they_come(block)
+            if over:
+                break
+        if ordered:
+            yield from reader.rest()
+
+    def failures(self) -> Iterator[Outcome]:
+        """The items that failed, in index order."""
+        return (outcome for outcome in self.results() if outcome.error is not None)
+
+    def pause(self) -> State:
+        """Have workers finish the items in hand, hand back, and wait."""
+        return self.ledger.pause(True)
+
+    def resume(self) -> State:
+        """Let workers go on."""
+        return self.ledger.pause(False)
+
+    def retry(self) -> int:
+        """Open the failed items again; returns how many. Raises `RunIsOver` for a cancelled run."""
+        return self.ledger.retry()
+
+    def cancel(self, reason: str = "cancelled") -> State:
+        """End the run; what is recorded stays. A run that is over already stays as it is."""
+        return self.ledger.abort(State.CANCELLED, reason)
+
+    def delete(self) -> None:
+        """Remove the run and all its results."""
+        self.ledger.delete()
+
+    def close(self) -> None:
+        """Let go of the server."""
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
