@@ -1,7 +1,7 @@
 """piecework: runs a finite pile of work items to completion, each recorded exactly once.
 
-This package is the contract that producer and worker share; it imports neither. A handler needs one name of it,
-`piecework.current()`.
+This package is the contract that producer and worker share; it imports neither. A handler needs one name of
+it, `piecework.current()`.
 """
 
 from piecework.context import Context, current

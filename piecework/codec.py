@@ -1,8 +1,9 @@
-"""How items, results and failures become bytes: MessagePack (msgspec) in a zstd frame, many at a time. No pickle.
+"""How items, results and failures become bytes: MessagePack (msgspec) in a zstd frame, many at a time. No
+pickle.
 
-Allowed values: None, bool, int of any size, float, str, bytes, datetime, and lists, tuples (read back as lists) and
-dicts with str keys of these. Anything else is refused with its type, never converted silently. Bytes that do not
-decode raise `CorruptData`.
+Allowed values: None, bool, int of any size, float, str, bytes, datetime, and lists, tuples (read back as
+lists) and dicts with str keys of these. Anything else is refused with its type, never converted silently.
+Bytes that do not decode raise `CorruptData`.
 """
 
 import threading
@@ -75,7 +76,9 @@ def _storable_datetime(value: datetime) -> object:
     try:
         value.astimezone(UTC)
     except OverflowError:
-        raise Unstorable(f"the datetime {value.isoformat()} cannot be stored: it is out of range in UTC") from None
+        raise Unstorable(
+            f"the datetime {value.isoformat()} cannot be stored: it is out of range in UTC"
+        ) from None
     return value
 
 
@@ -106,7 +109,7 @@ def encode(value: object) -> bytes:
 
 
 def encode_json(value: object) -> bytes:
-    """As `encode`, for a value that was decoded from JSON: of its types only integers may need care. Faster."""
+    """As `encode`, but faster, for a value decoded from JSON: of its types only integers may need care."""
     return _encode(value, True)
 
 
@@ -130,9 +133,13 @@ def _encode(value: object, plain: bool) -> bytes:
     except RecursionError:
         raise Unstorable("a value that is nested too deeply, or contains itself, cannot be stored") from None
     except UnicodeEncodeError as error:
-        raise Unstorable(f"a str with the lone surrogate {error.object[error.start]!a} cannot be stored") from None
+        raise Unstorable(
+            f"a str with the lone surrogate {error.object[error.start]!a} cannot be stored"
+        ) from None
     if len(encoded) > MOST_BYTES:
-        raise TooLarge(f"a value of {len(encoded) >> 20} MiB cannot be stored; the limit is {MOST_BYTES >> 20} MiB")
+        raise TooLarge(
+            f"a value of {len(encoded) >> 20} MiB cannot be stored; the limit is {MOST_BYTES >> 20} MiB"
+        )
     return encoded
 
 
@@ -142,6 +149,6 @@ def unpack(packed: bytes, where: str) -> list[Any]:
         size = zstandard.frame_content_size(packed)
         if not 0 <= size <= MOST_BYTES + _BLOCK_BYTES:
             raise ValueError(f"a frame of {size} bytes")
-        return _decoder.decode(_zstd.decompress(packed))  # type: ignore[no-any-return]
+        return _decoder.decode(_zstd.decompress(packed))
     except (zstandard.ZstdError, msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise CorruptData(f"{where}: the stored bytes are damaged ({error})") from None

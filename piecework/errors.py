@@ -1,7 +1,7 @@
 """Every error that a person may see, sorted by what follows from it.
 
-A message names the run, the item or the setting, and the next step. The exit code that belongs to each class is
-in `piecework.states`; a traceback is shown only for what is not a `PieceworkError`.
+A message names the run, the item or the setting, and the next step. The exit code that belongs to each class
+is in `piecework.states`; a traceback is shown only for what is not a `PieceworkError`.
 """
 
 

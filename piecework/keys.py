@@ -1,8 +1,8 @@
 """Every Redis key of piecework: its Redis type, who writes it, how long it lives.
 
 All keys of a run carry the contract version and the run id, and there is a fixed number of them however many
-items the run has (RQ's job hashes, one for each open chunk, come on top). They have no expiry while the run is
-running, `--keep` seconds from the last change while it is being filled, and `--keep` seconds from its end.
+items the run has (RQ's job hashes, one for each open chunk, come on top). They have no expiry while the run
+is running, `--keep` seconds from the last change while it is being filled, and `--keep` seconds from its end.
 `delete` removes them all, RQ's included.
 """
 
@@ -29,7 +29,7 @@ def checked_run_id(run: str) -> str:
     """Return `run` if it is a run id; raise `UsageError` with the rule if not."""
     if not RUN_ID.fullmatch(run):
         raise UsageError(
-            f"run id {run!r} is not allowed: use 1 to 48 of a-z, 0-9 and '-', not beginning or ending with '-'"
+            f"run id {run!r} is not allowed: use 1 to 48 of a-z, 0-9 and '-', with no '-' at either end"
         )
     return run
 
@@ -65,9 +65,13 @@ class RunKeys:
     delayed: str
     """ZSET chunk by due time (ms): retries. Scripts only."""
     results: str
-    """STREAM of results, one entry for each commit: s = spans, d = packed results, m = meta. `commit` appends."""
+    """STREAM of results, one entry for each commit: s = spans, d = packed results, m = meta. `commit`
+    appends.
+    """
     failures: str
-    """STREAM of recorded failures, fields as in `results`. `commit`, `blame`, `tend` append; `retry` empties it."""
+    """STREAM of recorded failures, fields as in `results`. `commit`, `blame`, `tend` append; `retry` empties
+    it.
+    """
     payload: str
     """HASH first index -> packed items of a block. `fill` writes."""
     blocks: str
@@ -107,9 +111,20 @@ class RunKeys:
 def run_keys(run: str) -> RunKeys:
     """The keys of `run`."""
     base, queue = f"{_PREFIX}:{run}", queue_name(run)
-    own = ("run", "chunks", "waiting", "leases", "delayed", "results", "failures", "payload", "blocks", "events")
+    own = (
+        "run",
+        "chunks",
+        "waiting",
+        "leases",
+        "delayed",
+        "results",
+        "failures",
+        "payload",
+        "blocks",
+        "events",
+    )
     return RunKeys(
-        *(f"{base}:{name}" for name in own),
+        **{name: f"{base}:{name}" for name in own},
         workers=f"{base}:workers",
         template=f"{base}:template",
         runs=RUNS,

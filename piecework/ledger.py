@@ -1,18 +1,19 @@
 """The ledger: the run's record in Redis of what is done. It is the truth; the queue is only a hint.
 
 One method for each transition, one Lua script behind each, so that a process that dies at any line leaves the
-transition either done or not begun. Whether a call may be repeated after a lost reply is said at each: all may, and
-at worst an item is computed once more and refused. Redis errors (`redis.exceptions.RedisError`) pass through.
+transition either done or not begun. Whether a call may be repeated after a lost reply is said at each: all
+may, and at worst an item is computed once more and refused. Redis errors (`redis.exceptions.RedisError`) pass
+through.
 """
 
 import json
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from redis import Redis
 
 from piecework import codec
-from piecework.errors import ContractMismatch, RunIsOver, UnknownRun, UsageError
+from piecework.errors import ContractMismatch, RunIsOver, UnknownRun
 from piecework.keys import CONTRACT, RunKeys, checked_run_id, run_keys
 from piecework.records import Claim, Committed, Failure, Spec, Status, Tended, pack_failures
 from piecework.scripts import Scripts
@@ -29,8 +30,8 @@ _LOST_WORKERS = Failure(
 )
 
 
-def _text(value: bytes) -> str:
-    return value.decode(errors="replace")
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode(errors="replace")
 
 
 def _state(value: bytes) -> State | None:
@@ -64,7 +65,8 @@ class Ledger:
     ) -> bool:
         """Make the run, or continue it: True if it is new. `template` is the RQ job that delivers each chunk.
 
-        `worker_arguments` are kept for who launches workers later (`worker_arguments`); they are not compared. Raises `SpecConflict` if the run exists with another specification. Safe to repeat.
+        `worker_arguments` are kept for who launches workers later (`worker_arguments`); they are not
+        compared. Raises `SpecConflict` if the run exists with another specification. Safe to repeat.
         """
         fields: dict[str, str | int] = {
             "run": self.run,
@@ -84,7 +86,9 @@ class Ledger:
         """The specification the run was opened with. Raises `UnknownRun`, `ContractMismatch`."""
         contract, spec = self.client.hmget(self.keys.run, "contract", "spec")
         if spec is None or contract is None:
-            raise UnknownRun(f"run {self.run} is not on this server; `piecework status` lists the runs that are")
+            raise UnknownRun(
+                f"run {self.run} is not on this server; `piecework status` lists the runs that are"
+            )
         if int(contract) != CONTRACT:
             raise ContractMismatch(
                 f"run {self.run} has contract version {int(contract)}, this piecework has {CONTRACT}: "
@@ -97,6 +101,14 @@ class Ledger:
         stored = self.client.hget(self.keys.run, "worker_arguments")
         return tuple(str(argument) for argument in json.loads(stored)) if stored else ()
 
+    def note_place(self, place: str) -> None:
+        """Keep a word about where the run's workers are, for those who look at it later."""
+        self._scripts.call("note", "place", place)
+
+    def place(self) -> str:
+        """What `note_place` kept; "" if nothing."""
+        return _text(self.client.hget(self.keys.run, "place") or b"")
+
     def filled(self) -> tuple[int, str]:
         """Number of items filled so far, and the digest of them. (0, "") for a new run."""
         filled, digest = self.client.hmget(self.keys.run, "filled", "digest")
@@ -105,8 +117,8 @@ class Ledger:
     def fill(self, start: int, count: int, packed: bytes, digest: str) -> tuple[bool, int]:
         """Append items start..start+count-1, packed by `codec.pack` (b"" for a range), in index order.
 
-        Returns whether they were accepted, and the number of items filled: a refusal means that this or another
-        producer has filled them before.
+        Returns whether they were accepted, and the number of items filled: a refusal means that this or
+        another producer has filled them before.
         """
         accepted, filled, _ = self._scripts.call("fill", start, count, packed, digest)
         return bool(accepted), int(filled)
@@ -120,14 +132,17 @@ class Ledger:
                 return
 
     def seal(self, total: int, budget: tuple[float, bool] | None) -> State:
-        """Say that the pile is whole: `total` items. `budget` is (N, False) or (percent, True) of failures allowed.
+        """Say that the pile is whole: `total` items. `budget` is (N, False) or (percent, True) of failures
+        allowed.
 
         Raises `RunIsOver` if the run is not being filled, or does not hold `total` items. Safe to repeat.
         """
         limit, percent = budget if budget is not None else (-1, False)
         sealed, state = self._scripts.call("seal", total, limit, int(percent))
         if not sealed:
-            raise RunIsOver(f"run {self.run} cannot be sealed with {total} items: it is {_text(state) or 'gone'}")
+            raise RunIsOver(
+                f"run {self.run} cannot be sealed with {total} items: it is {_text(state) or 'gone'}"
+            )
         return State(_text(state))
 
     def pause(self, paused: bool) -> State:
@@ -139,7 +154,9 @@ class Ledger:
         return self._known(self._scripts.call("abort", state, reason))
 
     def retry(self) -> int:
-        """Open the failed items again; returns how many. Raises `UnknownRun`, `RunIsOver` (cancelled, not sealed)."""
+        """Open the failed items again; returns how many. Raises `UnknownRun`, `RunIsOver` (cancelled, not
+        sealed).
+        """
         items, raw = self._scripts.call("retry")
         state = self._known(raw)
         if items < 0:
@@ -166,10 +183,11 @@ class Ledger:
         return _state(self._scripts.call("join", worker, "leave", reason))
 
     def claim(self, chunk: int, worker: str, lease_seconds: float) -> Claim | None:
-        """Take the lease of a chunk that the queue delivered. None: somebody holds it, or nothing is left of it.
+        """Take the lease of a chunk that the queue delivered. None: somebody holds it, or nothing is left of
+        it.
 
-        Safe to repeat after a lost reply: a worker works on one chunk at a time, so a lease that it has already and
-        asks for again is one that it does not know of.
+        Safe to repeat after a lost reply: a worker works on one chunk at a time, so a lease that it has
+        already and asks for again is one that it does not know of.
         """
         status, start, stop, next_, careful, attempt, deliveries, _ = self._scripts.call(
             "claim", chunk, worker, round(lease_seconds * 1000)
@@ -197,9 +215,10 @@ class Ledger:
     ) -> Committed:
         """Record the outcome of items start..start+count-1 of a chunk, or be told where the ledger is.
 
-        `results` and `failures` are spans and what is packed for them; `retries` maps the index of an item that is to
-        be tried again to the seconds until then. Together they must account for `count` items. `careful` is the
-        number of items that the next commit may hold at most (0: no limit). Safe to repeat: the second is refused.
+        `results` and `failures` are spans and what is packed for them; `retries` maps the index of an item
+        that is to be tried again to the seconds until then. Together they must account for `count` items.
+        `careful` is the number of items that the next commit may hold at most (0: no limit). Safe to repeat:
+        the second is refused.
         """
         args: list[str | bytes | int] = [chunk, start, count, careful]
         for spans, packed in (results, failures):
@@ -215,13 +234,15 @@ class Ledger:
         return bool(self._scripts.call("release", chunk, worker, int(careful), reason))
 
     def blame_crash(self, chunk: int, worker: str, index: int, failure: Failure, limit: int) -> bool | None:
-        """Charge a crash to an item; at `limit` it is recorded as failed. True: recorded, None: not held any more."""
+        """Charge a crash to an item; at `limit` it is recorded as failed. True: recorded, None: not held any
+        more.
+        """
         return self._blame(chunk, worker, index, limit, -1, failure)
 
     def blame_failure(
         self, chunk: int, worker: str, index: int, failure: Failure, delay_seconds: float | None
     ) -> bool | None:
-        """Record a failure of an item that had to be killed, or try it again after a delay (None: no more)."""
+        """Record a failure of an item that had to be killed, or try it again later (None: no more)."""
         delay_ms = -1 if delay_seconds is None else round(delay_seconds * 1000)
         return self._blame(chunk, worker, index, 0, delay_ms, failure)
 
@@ -245,7 +266,9 @@ class Ledger:
         """One consistent picture of the run. Raises `UnknownRun`."""
         reply = self._scripts.call("status", round(2000 * lease_seconds))
         if not reply:
-            raise UnknownRun(f"run {self.run} is not on this server; `piecework status` lists the runs that are")
+            raise UnknownRun(
+                f"run {self.run} is not on this server; `piecework status` lists the runs that are"
+            )
         flat, in_flight, workers, waiting, leased, delayed, _, _, now_ms = reply
         pairs = zip(flat[::2], flat[1::2], strict=True)
         fields = {_text(name): _text(value) for name, value in pairs}
@@ -270,7 +293,9 @@ class Ledger:
             workers=workers,
             items_per_second=round(rate, 3),
             elapsed_seconds=round(elapsed, 3),
-            eta_seconds=round((total - recorded) / rate, 1) if rate > 0 and not state.over and sealed else None,
+            eta_seconds=round((total - recorded) / rate, 1)
+            if rate > 0 and not state.over and sealed
+            else None,
             reason=fields["reason"],
             waiting=waiting,
             leased=leased,
@@ -282,16 +307,18 @@ class Ledger:
     def block_at(self, index: int) -> tuple[int, list[Any]]:
         """The block of items that holds `index`: (index of its first item, items). Raises `CorruptData`."""
         found = self.client.zrevrangebyscore(self.keys.blocks, index, "-inf", start=0, num=1)
-        start = int(found[0]) if found else -1
+        start = int(cast(bytes, found[0])) if found else -1
         packed = self.client.hget(self.keys.payload, str(start)) if found else None
         if packed is None:
             raise UnknownRun(f"run {self.run}: the payload of item {index} is gone; the run was deleted")
-        return start, codec.unpack(packed, f"run {self.run}, block {start}")
+        return start, codec.unpack(cast(bytes, packed), f"run {self.run}, block {start}")
 
     def _known(self, raw: bytes) -> State:
         state = _state(raw)
         if state is None:
-            raise UnknownRun(f"run {self.run} is not on this server; `piecework status` lists the runs that are")
+            raise UnknownRun(
+                f"run {self.run} is not on this server; `piecework status` lists the runs that are"
+            )
         return state
 
 
@@ -299,7 +326,7 @@ def runs(client: Redis) -> list[str]:
     """All runs on the server, oldest first. Forgets those whose keys have expired."""
     from piecework.keys import RUNS
 
-    names = [_text(name) for name in client.zrange(RUNS, 0, -1)]
+    names = [_text(name) for name in cast(list[bytes], client.zrange(RUNS, 0, -1))]
     with client.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.exists(run_keys(name).run)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from piecework.errors import CorruptData
 from piecework.ledger import Ledger
 from piecework.records import Spec
 
@@ -24,6 +25,8 @@ class Items:
             return list(range(first + start * step, first + stop * step, step))
         if not self._first <= start < self._first + len(self._block):
             self._first, self._block = self._ledger.block_at(start)
+            if start >= self._first + len(self._block):
+                raise CorruptData(f"run {self._ledger.run}, block {self._first}: item {start} is missing")
         return self._block[start - self._first : stop - self._first]
 
     def span(self, start: int, count: int) -> list[Any]:

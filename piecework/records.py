@@ -1,4 +1,6 @@
-"""The records that pass between the ledger and both sides: what a run is, what a claim gives, what a status shows."""
+"""The records that pass between the ledger and both sides: what a run is, what a claim gives, what a status
+shows.
+"""
 
 from typing import Any, Literal
 
@@ -41,7 +43,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     crash_limit: int = 3
     """An item that has killed its horse so often is recorded as failed."""
     loss_limit: int = 10
-    """An item whose worker vanished so often in a row, while it alone was in progress, is recorded as failed."""
+    """An item whose worker vanished so often in a row, while it was alone in progress, has failed."""
 
     def conflict(self, other: "Spec", run: str) -> None:
         """Raise `SpecConflict` naming the first field in which `other`, the run on the server, differs."""
@@ -49,8 +51,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
             mine, theirs = getattr(self, field), getattr(other, field)
             if mine != theirs:
                 raise SpecConflict(
-                    f"run {run} exists with another specification: its {field} is {theirs!r}, yours is {mine!r}. "
-                    f"Use another --run ID, or delete the old run: piecework delete {run}"
+                    f"run {run} exists with another specification: its {field} is {theirs!r}, "
+                    f"yours is {mine!r}. Use another --run ID, or delete the old run: piecework delete {run}"
                 )
 
 
@@ -58,7 +60,9 @@ class Failure(msgspec.Struct, frozen=True):
     """Why an item failed."""
 
     type: str
-    """Name of the exception's class, or of what ended the item: Crash, TimeoutError, WorkerLost, CommandFailed."""
+    """Name of the exception's class, or of what ended the item: Crash, TimeoutError, WorkerLost,
+    CommandFailed.
+    """
     message: str
     traceback: str = ""
     attempt: int = 1
@@ -69,10 +73,14 @@ _MOST_MESSAGE = 10_000
 
 
 def pack_failures(failures: list[Failure]) -> bytes:
-    """Pack failures for the failures stream; texts are cut to 10,000 characters and freed of lone surrogates."""
+    """Pack failures for their stream; texts are cut to 10,000 characters and freed of lone surrogates."""
 
     def fit(text: str) -> str:
-        text = text if len(text) <= _MOST_MESSAGE else f"{text[: _MOST_MESSAGE // 2]} … {text[-_MOST_MESSAGE // 2 :]}"
+        text = (
+            text
+            if len(text) <= _MOST_MESSAGE
+            else f"{text[: _MOST_MESSAGE // 2]} … {text[-_MOST_MESSAGE // 2 :]}"
+        )
         return text.encode(errors="backslashreplace").decode()
 
     return pack([[fit(f.type), fit(f.message), fit(f.traceback), f.attempt] for f in failures])
@@ -94,7 +102,9 @@ class Claim(msgspec.Struct, frozen=True):
     stop: int
     next: int
     careful: bool
-    """The chunk was in progress when its horse or worker died: commit in small steps until that item is behind."""
+    """The chunk was in progress when its horse or worker died: commit in small steps until that item is
+    behind.
+    """
     attempt: int
     """How often its items have failed before."""
     deliveries: int
@@ -125,7 +135,7 @@ class Tended(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """One consistent picture of a run. The fields up to eta_seconds are what `status --output json` promises."""
+    """One consistent picture of a run. `status --output json` promises the fields up to eta_seconds."""
 
     run: str
     state: State
@@ -156,4 +166,3 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float = 0.0
     """Unix seconds, the server's clock."""
     ended_at: float | None = None
-

@@ -1,11 +1,14 @@
 """Reads the outcomes of a run back, in index order or as they come, also while workers add to them.
 
-Each commit is one entry of a stream, so that a million outcomes cost a few hundred reads. To put them in order, an
-entry whose turn has not come is kept packed while there is room, and else read again when its turn comes.
+Each commit is one entry of a stream, so that a million outcomes cost a few hundred reads. To put them in
+order, an entry whose turn has not come is kept packed while there is room, and else read again when its turn
+comes.
 """
 
+import math
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,24 +34,25 @@ class Outcome:
     result: Any = None
     error: Failure | None = None
 
-    def to_json(self) -> bytes:
+    def to_json(self, error_fields: Sequence[str] = ("type", "message")) -> bytes:
         """One JSON line without its end: {"index", "item", "result"} or {"index", "item", "error"}.
 
-        bytes become base64, datetimes ISO 8601, NaN and infinities null.
+        bytes become base64, datetimes ISO 8601, NaN and infinities null. `error_fields` are those of
+        `Failure`.
         """
         record: dict[str, Any] = {"index": self.index, "item": self.item}
         if self.error is None:
             record["result"] = self.result
         else:
-            record["error"] = {"type": self.error.type, "message": self.error.message}
+            record["error"] = {name: getattr(self.error, name) for name in error_fields}
         try:
             return msgspec.json.encode(record)
-        except OverflowError:
+        except (OverflowError, ValueError):  # an integer of more digits than Python prints
             return msgspec.json.encode(_big_as_raw(record))
 
 
 def _big_as_raw(value: Any) -> Any:
-    """Integers of any size as JSON numbers, without Python's limit on the digits of `str(int)` set globally."""
+    """Integers of any size as JSON numbers; Python's limit on the digits of `str(int)` stays as it is."""
     if type(value) is int and not -(1 << 63) <= value < 1 << 64:
         return msgspec.Raw(_decimal(value).encode())
     if isinstance(value, list):
@@ -69,7 +73,7 @@ def _decimal(value: int) -> str:
     return _decimal(high) + _decimal(low).rjust(half, "0")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Entry:
     """One stream entry: the outcomes of the items in its spans."""
 
@@ -77,17 +81,35 @@ class _Entry:
     id: str
     spans: list[Span]
     packed: bytes
+    """Empty for an entry that waits for its turn and found no room: it is read again."""
+    to_tell: int = 0
+    """How many of its spans wait for their turn."""
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A span that waits for its turn."""
+
+    entry: _Entry
+    offset: int
+    """Where the span's outcomes begin among those of the entry."""
+    count: int
 
 
 class ResultReader:
-    """Reads forward through the results and the failures of a run. Keeps its place; not for several threads."""
+    """Reads forward through the results and the failures of a run. Keeps its place; not for several threads.
 
-    def __init__(self, ledger: Ledger, spec: Spec) -> None:
+    A call that ends with an error of the server may be repeated: nothing is left out, and nothing told twice.
+    """
+
+    def __init__(self, ledger: Ledger, spec: Spec, *, failures_only: bool = False) -> None:
         self._ledger = ledger
         self._items = Items(ledger, spec)
-        self._last = {ledger.keys.results: "0", ledger.keys.failures: "0"}
-        self._pending: dict[int, tuple[_Entry, int]] = {}
-        """first index of a span -> its entry, and where the span's outcomes begin in it"""
+        streams = [ledger.keys.failures] if failures_only else [ledger.keys.results, ledger.keys.failures]
+        self._last = dict.fromkeys(streams, "0")
+        self._pending: dict[int, _Pending] = {}
+        """By first index."""
         self._kept_bytes = 0
         self._unpacked: OrderedDict[str, list[Any]] = OrderedDict()
         self.next_index = 0
@@ -101,51 +123,67 @@ class ResultReader:
             for start, count in entry.spans:
                 outcomes += self._outcomes(entry, start, values[offset : offset + count])
                 offset += count
+            # Before the first is told: whoever stops listening in between has heard of this entry.
+            self._last[entry.stream] = entry.id
             yield from outcomes
 
-    def in_order(self, block_seconds: float = 0.0) -> Iterator[Outcome]:
-        """What can be told in index order without a gap; waits at most `block_seconds` for news, then ends."""
+    def in_order(self, block_seconds: float = 0.0, at_most_seconds: float = math.inf) -> Iterator[Outcome]:
+        """What can be told in index order without a gap; waits at most `block_seconds` for news, then ends.
+
+        Ends after about `at_most_seconds` also while there is more, for a caller that has other things to do.
+        """
+        yield from self._ripe()
+        until = time.monotonic() + at_most_seconds
         for entry in self._read(block_seconds):
             offset = 0
             for start, count in entry.spans:
                 if start >= self.next_index:
-                    self._pending[start] = (entry, offset)
+                    self._pending[start] = _Pending(entry, offset, count)
+                    entry.to_tell += 1
                 offset += count
             self._keep(entry)
+            self._last[entry.stream] = entry.id
             yield from self._ripe()
+            if time.monotonic() > until:
+                return
 
     def rest(self) -> Iterator[Outcome]:
-        """What is left behind a gap: in index order still, but not of all items. For a run that is over, or a look."""
-        while self._pending:
-            self.next_index = min(self._pending)
-            yield from self._ripe()
+        """What is left behind a gap: in index order still, but not of all items. For a run that is over, or a
+        look.
+        """
+        for start in sorted(self._pending):
+            if start >= self.next_index:
+                self.next_index = start
+                yield from self._ripe()
+        self._pending.clear()
 
     # --- in order
 
     def _ripe(self) -> Iterator[Outcome]:
         while (found := self._pending.get(self.next_index)) is not None:
-            entry, offset = found
-            count = next(count for start, count in entry.spans if start == self.next_index)
-            outcomes = list(self._outcomes(entry, self.next_index, self._values(entry)[offset : offset + count]))
+            entry = found.entry
+            values = self._values(entry)[found.offset : found.offset + found.count]
+            outcomes = list(self._outcomes(entry, self.next_index, values))
             # Only now: a server that goes away before leaves the reader where it was.
             del self._pending[self.next_index]
-            self.next_index += count
+            self.next_index += found.count
+            entry.to_tell -= 1
+            if entry.kept and not entry.to_tell:
+                self._kept_bytes -= len(entry.packed)
             yield from outcomes
 
     def _keep(self, entry: _Entry) -> None:
         """Forget the bytes of an entry that has to wait when there is no more room; it can be read again."""
-        waiting = [span for span in entry.spans if span[0] in self._pending and span[0] != self.next_index]
-        if not waiting:
+        if not entry.to_tell or (entry.to_tell == 1 and self.next_index in self._pending):
             return
         if self._kept_bytes + len(entry.packed) <= _ROOM_BYTES:
             self._kept_bytes += len(entry.packed)
-            return
-        bare = _Entry(entry.stream, entry.id, entry.spans, b"")
-        for start, _ in waiting:
-            self._pending[start] = (bare, self._pending[start][1])
+            entry.kept = True
+        else:
+            entry.packed = b""
 
     def _values(self, entry: _Entry) -> list[Any]:
-        """The outcomes that an entry packs; the last few are remembered, since spans of entries interleave."""
+        """The outcomes that an entry packs; the last few are kept, since spans of entries interleave."""
         values = self._unpacked.get(entry.id + entry.stream)
         if values is None:
             packed = entry.packed or self._read_again(entry)
@@ -159,7 +197,8 @@ class ResultReader:
         return values
 
     def _read_again(self, entry: _Entry) -> bytes:
-        found = self._ledger.client.xrange(entry.stream, entry.id, entry.id)
+        client: Any = self._ledger.client
+        found = client.xrange(entry.stream, entry.id, entry.id)
         if not found:
             raise CorruptData(f"run {self._ledger.run}, {entry.stream} {entry.id}: the entry is gone")
         return bytes(found[0][1][b"d"])
@@ -167,9 +206,11 @@ class ResultReader:
     # --- streams
 
     def _read(self, block_seconds: float) -> Iterator[_Entry]:
+        """The entries after `_last`, which the caller moves on when it has taken one in."""
+        client: Any = self._ledger.client  # redis-py's types leave open what comes back
         block: int | None = round(block_seconds * 1000) or None
         while True:
-            reply = self._ledger.client.xread(self._last, count=_ENTRIES_AT_ONCE, block=block)
+            reply = client.xread(self._last, count=_ENTRIES_AT_ONCE, block=block)
             streams = reply.items() if isinstance(reply, dict) else reply or ()
             read = 0
             for raw_stream, entries in streams:
@@ -184,7 +225,6 @@ class ResultReader:
                         raise CorruptData(f"{where}: not an entry of piecework") from None
                     read += 1
                     yield _Entry(stream, entry_id, spans, packed)
-                    self._last[stream] = entry_id
             if not read:
                 return
             block = None

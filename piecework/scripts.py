@@ -1,7 +1,7 @@
 """Loads the Lua scripts and runs them: the only module that talks Lua.
 
-Each file in `lua/` is one transition of the ledger, named by its verb; `_prelude.lua` is put in front of each. A
-script runs atomically in the server, so a client that dies leaves it either done or not begun.
+Each file in `lua/` is one transition of the ledger, named by its verb; `_prelude.lua` is put in front of
+each. A script runs atomically in the server, so a client that dies leaves it either done or not begun.
 """
 
 from functools import cache
@@ -15,9 +15,26 @@ from piecework.keys import RunKeys
 
 Value = str | bytes | int | float
 
-VERBS = (
-    "open fill cut seal claim renew commit release blame tend reap join pause abort retry delete status".split()
-)
+VERBS = [
+    "open",
+    "fill",
+    "cut",
+    "seal",
+    "claim",
+    "renew",
+    "commit",
+    "release",
+    "blame",
+    "tend",
+    "reap",
+    "join",
+    "pause",
+    "abort",
+    "retry",
+    "delete",
+    "status",
+    "note",
+]
 
 
 @cache

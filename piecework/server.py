@@ -24,6 +24,9 @@ _ALLOWED: Final = (
     "allowed are redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, and "
     "unix:///PATH/OF/SOCKET[?db=DB]; a user or password with one of / ? # @ : in it must be percent-encoded"
 )
+_REACH: Final = (
+    "See that it runs, and that host, port and network policy are right (`redis-cli -u URL ping`)."
+)
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,7 @@ class ServerFacts:
 
     product: Literal["redis", "valkey"]
     version: tuple[int, ...]
-    """The product's own version: a Valkey 8.1 says that it is compatible with Redis 7.2, and this is (8, 1, "
-    "…)."""
+    """The product's own: a Valkey 8.1 says that it is compatible with Redis 7.2.4, and this is (8, 1, …)."""
     maxmemory: int
     used_memory: int
     appendonly: bool | None
@@ -173,11 +175,6 @@ def check(client: redis.Redis) -> ServerFacts:
             "(maxmemory). Raise maxmemory, or delete runs that are no longer needed (`piecework delete RUN`)."
         )
     return facts
-
-
-_REACH: Final = (
-    "See that it runs, and that host, port and network policy are right (`redis-cli -u URL ping`)."
-)
 
 
 def _explain(error: redis.RedisError, here: str) -> NoReturn:

@@ -4,7 +4,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 
 def with_password(url: str, password: str | None) -> str:
-    """A Redis URL with a password that was given apart from it (a Kubernetes Secret, say). Never show the result."""
+    """A Redis URL with a password that was given apart from it (a Kubernetes Secret, say). Never show the
+    result.
+    """
     if password is None:
         return url
     parts = urlsplit(url)

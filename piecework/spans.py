@@ -1,6 +1,7 @@
 """Which indices an entry of the results or the failures stream holds: contiguous spans, as text "0+50,51+9".
 
-An entry packs the outcomes of many items in index order; items that are tried again, or that failed, leave gaps.
+An entry packs the outcomes of many items in index order; items that are tried again, or that failed, leave
+gaps.
 """
 
 from collections.abc import Iterable, Iterator

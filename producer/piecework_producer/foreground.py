@@ -3,7 +3,7 @@
 The foreground holds nothing that counts: killed at any line, the same command with the same run id goes on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from redis.exceptions import RedisError
 
@@ -15,6 +15,8 @@ from piecework_producer.launcher import Launch, Launcher, LaunchState
 from piecework_producer.run import Run
 
 _LOOK_SECONDS = 0.1
+_MOST_READING_SECONDS = 0.5
+"""A backlog of outcomes does not keep it from looking after the workers for longer."""
 
 
 def drain(
@@ -30,30 +32,35 @@ def drain(
     """
     reader = ResultReader(run.ledger, run.spec)
     try:
-        if not run.status().state.over:
+        if not run.session.lasting(run.status).state.over:
             launcher.launch()
         while True:
             launch = launcher.poll(0)
             try:
                 status = _look(run, launch)
                 on_status(status, launch)
-                for outcome in reader.in_order(0.0 if status.state.over else _LOOK_SECONDS):
+                over = status.state.over
+                for outcome in (
+                    _all(reader) if over else reader.in_order(_LOOK_SECONDS, _MOST_READING_SECONDS)
+                ):
                     on_outcome(outcome)
             except RedisError as error:
                 if not is_away(error):
                     raise
                 run.session.revive()
                 continue
-            if status.state.over:
-                break
+            if over:
+                return status
             if launch.state in (LaunchState.SUCCEEDED, LaunchState.GONE):
                 # All workers saw the end, and a restarted server has forgotten it: there is work left again.
                 launcher.launch()
-        for outcome in reader.rest():
-            on_outcome(outcome)
-        return status
     finally:
         launcher.stop()
+
+
+def _all(reader: ResultReader) -> Iterator[Outcome]:
+    yield from reader.in_order()
+    yield from reader.rest()
 
 
 def _look(run: Run, launch: Launch) -> Status:

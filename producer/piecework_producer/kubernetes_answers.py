@@ -1,7 +1,7 @@
 """Turns what an API server answers into errors that a person can act upon.
 
-The texts that it looks for are those of a real control plane (see `tests/data/kubernetes-recordings`). What it
-does not know it passes on in the server's own words.
+The texts that it looks for are those of a real control plane (see `tests/data/kubernetes-recordings`). What
+it does not know it passes on in the server's own words.
 """
 
 import re
@@ -97,9 +97,7 @@ def _forbidden(said: str, call: Call) -> ClusterError:
         return QuotaExceeded(
             f"cannot {call}: {said}. Ask for less, delete what is finished, or have the ResourceQuota raised"
         )
-    return Refused(
-        f"cannot {call}: {said}. An admission rule of the cluster refuses it; change what it names"
-    )
+    return Refused(f"cannot {call}: {said}. An admission rule of the cluster refuses it; change what it names")
 
 
 def _read(body: bytes) -> _Status:
@@ -112,6 +110,8 @@ def _read(body: bytes) -> _Status:
 
 
 def warning_texts(header: str | None) -> list[str]:
-    """The texts of a `Warning` header, which the API server sends with answers that succeed (RFC 9111, 5.5)."""
+    """The texts of a `Warning` header, which the API server sends with answers that succeed (RFC 9111,
+    5.5).
+    """
     texts = re.findall(r'299 \S+ "((?:[^"\\]|\\.)*)"', header or "")
     return [re.sub(r"\\(.)", r"\1", text) for text in texts]

@@ -1,7 +1,8 @@
-"""The one module that imports the Kubernetes client: configuration, credentials, TLS, one request, port-forward.
+"""The one module that imports the Kubernetes client: configuration, credentials, TLS, one request,
+port-forward.
 
-Nothing is repeated and nothing is read into structs here; `kubernetes_cluster` does both. Importing this module
-costs about a second: import it, and what imports it, only where a cluster is asked for.
+Nothing is repeated and nothing is read into structs here; `kubernetes_cluster` does both. Importing this
+module costs about a second: import it, and what imports it, only where a cluster is asked for.
 """
 
 from dataclasses import dataclass
@@ -65,7 +66,8 @@ class Api:
         content_type: str = JSON,
         timeouts: tuple[float, float] = (10.0, 30.0),
     ) -> urllib3.BaseHTTPResponse:
-        """One request, one answer of any status, its body not read yet. `timeouts`: connecting, each read; seconds.
+        """One request, one answer of any status, its body not read yet. `timeouts`: connecting, each read;
+        seconds.
 
         Raises `Unreachable`.
         """
@@ -74,9 +76,7 @@ class Api:
             request = self._client.param_serialize(
                 method, path, None, list(query), headers, body, auth_settings=["BearerToken"]
             )
-            answer: urllib3.BaseHTTPResponse = self._client.call_api(
-                *request, _request_timeout=timeouts
-            ).response
+            answer: urllib3.BaseHTTPResponse = self._client.call_api(*request, _request_timeout=timeouts).response
         except (urllib3.exceptions.HTTPError, client.ApiException, OSError) as error:
             raise Unreachable(brief(error)) from error
         return answer

@@ -1,8 +1,8 @@
 """A namespace of a cluster: typed calls, repeated while the API server is busy or away.
 
-Every call may be repeated: an object is created under a name that is known beforehand, and who creates one must
-be ready to find it there. So calls are repeated when the server is busy or away (429, 5xx, a lost connection),
-for as long as the patience lasts; nothing else is.
+Every call may be repeated: an object is created under a name that is known beforehand, and who creates one
+must be ready to find it there. So calls are repeated when the server is busy or away (429, 5xx, a lost
+connection), for as long as the patience lasts; nothing else is.
 """
 
 import time
@@ -81,9 +81,7 @@ class Cluster:
         body = self._send("GET", resource.path(self.namespace, name), self._call("get", resource, name))
         return msgspec.json.decode(body, type=resource.type)
 
-    def list(
-        self, resource: Resource[T], *, label_selector: str = "", field_selector: str = ""
-    ) -> tuple[list[T], str]:
+    def list(self, resource: Resource[T], *, label_selector: str = "", field_selector: str = "") -> tuple[list[T], str]:
         """All objects that the selectors select, and the resourceVersion to watch from."""
         query = _selectors(label_selector, field_selector)
         body = self._send("GET", resource.path(self.namespace), self._call("list", resource), query)
@@ -91,12 +89,12 @@ class Cluster:
         return cast("list[T]", found.items or []), found.metadata.resource_version
 
     def patch(self, resource: Resource[T], name: str, body: Manifest, *, dry_run: bool = False) -> T:
-        """Merge a patch into an object (RFC 7386). Raises `NotFound`, `Conflict` if its resourceVersion differs."""
+        """Merge a patch into an object (RFC 7386). Raises `NotFound`, `Conflict` if its resourceVersion
+        differs.
+        """
         query = _WRITE + _dry(dry_run)
         call = self._call("patch", resource, name)
-        answer = self._send(
-            "PATCH", resource.path(self.namespace, name), call, query, body, content_type=_MERGE
-        )
+        answer = self._send("PATCH", resource.path(self.namespace, name), call, query, body, content_type=_MERGE)
         return msgspec.json.decode(answer, type=resource.type)
 
     def apply(self, resource: Resource[T], manifest: Manifest, *, dry_run: bool = False) -> T:
@@ -129,8 +127,11 @@ class Cluster:
         label_selector: str = "",
         field_selector: str = "",
     ) -> Watch[T]:
-        """Changes since a resourceVersion, until the server ends the stream (minutes) or `close` is called."""
-        query = _selectors(label_selector, field_selector) + [
+        """Changes since a resourceVersion, until the server ends the stream (minutes) or `close` is
+        called.
+        """
+        query = [
+            *_selectors(label_selector, field_selector),
             ("watch", "true"),
             ("resourceVersion", resource_version),
             ("allowWatchBookmarks", "true"),
@@ -140,16 +141,13 @@ class Cluster:
         return Watch(self._stream(resource.path(self.namespace), call, query), resource, call)
 
     def logs(
-        self,
-        pod: str,
-        *,
-        follow: bool = False,
-        since: str = "",
-        tail: int | None = None,
-        timestamps: bool = True,
+        self, pod: str, container: str, *, follow: bool = False, since: str = "", tail: int | None = None
     ) -> Lines:
-        """A pod's log. `since` is an RFC 3339 time. Raises `Refused` while the container has not started."""
-        query = [("follow", str(follow).lower()), ("timestamps", str(timestamps).lower())]
+        """A container's log, each line with its time before it. `since` is an RFC 3339 time.
+
+        Raises `Refused` while the container has not started.
+        """
+        query = [("container", container), ("follow", str(follow).lower()), ("timestamps", "true")]
         query += [("sinceTime", since)] if since else []
         query += [("tailLines", str(tail))] if tail is not None else []
         call = Call("get", "pods/log", self.namespace, pod, self.label)
@@ -187,9 +185,7 @@ class Cluster:
         def once() -> bytes:
             timeouts = (min(seconds, 10.0), seconds)
             try:
-                response = self._api.open(
-                    method, path, query or [], body, content_type=content_type, timeouts=timeouts
-                )
+                response = self._api.open(method, path, query or [], body, content_type=content_type, timeouts=timeouts)
                 data = self._checked(response, call)
             except (Unreachable, urllib3.exceptions.HTTPError, OSError) as error:
                 raise self._unreached(error, call) from error

@@ -1,7 +1,7 @@
 """What a cluster may refuse, sorted by what follows from it. Every message says what, where and what to do.
 
-Made in `piecework_producer.kubernetes_api` from what the API server answers; the classes are the only thing that
-the rest of the producer knows of an HTTP status.
+Made in `piecework_producer.kubernetes_api` from what the API server answers; the classes are the only thing
+that the rest of the producer knows of an HTTP status.
 """
 
 from piecework.errors import PieceworkError, UsageError
@@ -16,7 +16,9 @@ class NoCluster(ClusterError):
 
 
 class ClusterAway(ClusterError):
-    """The API server does not answer, or answers 429 or 5xx, for longer than the patience. Worth trying again."""
+    """The API server does not answer, or answers 429 or 5xx, for longer than the patience. Worth trying
+    again.
+    """
 
 
 class StreamLost(ClusterAway):

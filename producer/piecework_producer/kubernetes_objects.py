@@ -1,7 +1,9 @@
-"""What piecework reads of the API's objects: typed, and only the fields that it looks at. Unknown ones are ignored.
+"""What piecework reads of the API's objects: typed, and only the fields that it looks at. Unknown ones are
+ignored.
 
 Objects are written as `Manifest`s, plain dictionaries in the API's own spelling; these structs are for what
-comes back. The field names are the API's, in Python's spelling: https://kubernetes.io/docs/reference/kubernetes-api/
+comes back. The field names are the API's, in Python's spelling:
+https://kubernetes.io/docs/reference/kubernetes-api/
 """
 
 from dataclasses import dataclass
@@ -83,14 +85,21 @@ class ContainerStatus(_Object, frozen=True):
     last_state: ContainerState = ContainerState()
 
 
+class ContainerPort(_Object, frozen=True):
+    name: str = ""
+    container_port: int = 0
+
+
 class Container(_Object, frozen=True):
     name: str = ""
     image: str = ""
+    ports: list[ContainerPort] | None = None
 
 
 class PodSpec(_Object, frozen=True):
     containers: list[Container] = []
     node_name: str = ""
+    restart_policy: str = ""
 
 
 class PodStatus(_Object, frozen=True):
@@ -210,6 +219,14 @@ class Plain(_Object, frozen=True):
     """An object of which only the metadata matters."""
 
     metadata: Meta = Meta()
+
+
+def part(manifest: Manifest, *path: str) -> Manifest:
+    """The mapping at `path`; empty if there is none."""
+    for key in path:
+        below = manifest.get(key)
+        manifest = below if isinstance(below, dict) else {}
+    return manifest
 
 
 T = TypeVar("T")

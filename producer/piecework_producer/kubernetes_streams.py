@@ -48,7 +48,9 @@ class Lines:
         self._response, self._call, self._closed = response, call, False
 
     def __iter__(self) -> Iterator[bytes]:
-        """Lines without their end. Raises `StreamLost` if the connection breaks; just ends if the server ends it."""
+        """Lines without their end. Raises `StreamLost` if the connection breaks; just ends if the server
+        ends it.
+        """
         rest = b""
         try:
             for part in self._response.stream(amt=None, decode_content=True):
@@ -65,7 +67,7 @@ class Lines:
     def close(self) -> None:
         """Let go of the connection; may be called twice."""
         self._closed = True
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
             self._response.shutdown()  # a reading thread wakes up, which close alone does not do
         self._response.close()
 
@@ -77,18 +79,16 @@ class Watch(Generic[T]):
         self._lines, self._resource, self._call = lines, resource, call
 
     def __iter__(self) -> Iterator[Change[T]]:
-        """Ends when the server ends it. Raises `Expired`, and `StreamLost`: watch again from the last change."""
+        """Ends when the server ends it. Raises `Expired`, and `StreamLost`: watch again from the last
+        change.
+        """
         for line in self._lines:
             try:
                 event = msgspec.json.decode(line, type=_Event)
                 if event.type in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK"):
                     kind = cast("Literal['ADDED', 'MODIFIED', 'DELETED', 'BOOKMARK']", event.type)
                     version = msgspec.json.decode(event.object, type=_Versioned).metadata.resource_version
-                    found = (
-                        None
-                        if kind == "BOOKMARK"
-                        else msgspec.json.decode(event.object, type=self._resource.type)
-                    )
+                    found = None if kind == "BOOKMARK" else msgspec.json.decode(event.object, type=self._resource.type)
                     yield Change(kind, found, version)
                     continue
                 code = msgspec.json.decode(event.object, type=_Code).code

@@ -1,8 +1,9 @@
 """N workers as processes of this machine, under the rules of a Kubernetes Job (see `launcher`).
 
-The launcher sees its workers die, so it releases their leases at once. It dies with SIGKILL: its workers notice and
-hand back; nothing is left but log files. Where it is kinder than a Job: it replaces a dead worker after half a second,
-not ten, and failures that the run has outlived (something was recorded since) do not count to the backoff limit.
+The launcher sees its workers die, so it releases their leases at once. When it is killed itself, its workers notice
+and hand back; nothing is left but log files. Where it is kinder than a Job: it replaces a dead worker at once and not
+after ten seconds, backs off for ten seconds at most and not for six minutes, and failures that the run has outlived
+(something was recorded since) do not count to the backoff limit.
 """
 
 import os
@@ -11,15 +12,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from piecework.states import WorkerExit
 from piecework_producer.launcher import Launch, LaunchState, WorkerPlan
 
-_FIRST_BACKOFF = 0.5
-_LONGEST_BACKOFF = 60.0
+_FIRST_BACKOFF = 0.1
+_LONGEST_BACKOFF = 10.0
 _FAILURES_PER_WORKER = 6
 _POLL_SECONDS = 0.02
 
@@ -34,16 +35,18 @@ class _Slot:
     due: float = 0.0
     told_to_stop: bool = False
     wanted: bool = True
+    log_start: int = 0
+    """Where in the log its output begins."""
 
 
 @dataclass(frozen=True)
 class LocalHooks:
     """What the launcher asks of the ledger."""
 
-    reap: Callable[[str], object]
-    """Release what a worker held that has died."""
-    recorded: Callable[[], int]
-    """A number that grows whenever something is recorded."""
+    reap: Callable[[str], bool]
+    """Release what a worker held that has died. False: not now, the server is away; it is asked again."""
+    recorded: Callable[[], int | None]
+    """A number that grows whenever something is recorded. None: not known now."""
 
 
 @dataclass
@@ -56,6 +59,9 @@ class LocalLauncher:
     """Directory of the workers' output, a file for each."""
     hooks: LocalHooks
     environ: Mapping[str, str]
+    backoff_limit: int | None = None
+    """How many workers may die in a row with nothing recorded since. None: six for each that is to run."""
+    command: Sequence[str] = (sys.executable, "-m", "piecework_worker.main")
     clock: Callable[[], float] = time.monotonic
     _slots: list[_Slot] = field(default_factory=list)
     _failures: int = 0
@@ -64,11 +70,13 @@ class LocalLauncher:
     _recorded: int = -1
     _stopping: bool = False
     _verdict: tuple[int | None, str] | None = None
+    _to_reap: list[str] = field(default_factory=list)
+    _last_end: str = ""
 
     def launch(self) -> None:
         """Start the workers; after a launch that has succeeded, start anew."""
-        self.logs.mkdir(parents=True, exist_ok=True)
-        self._stopping, self._verdict, self._failures, self._succeeded = False, None, 0, 0
+        self._stopping, self._verdict, self._last_end = False, None, ""
+        self._failures = self._failed = self._succeeded = 0
         self.scale(self.plan.parallelism)
 
     def scale(self, parallelism: int) -> None:
@@ -92,11 +100,17 @@ class LocalLauncher:
         if self._verdict is not None:
             state = LaunchState.ACTIVE if running else LaunchState.FAILED
         elif self._succeeded or self._stopping:
-            state = LaunchState.ACTIVE if running else LaunchState.SUCCEEDED if self._succeeded else LaunchState.GONE
+            state = (
+                LaunchState.ACTIVE
+                if running
+                else LaunchState.SUCCEEDED
+                if self._succeeded
+                else LaunchState.GONE
+            )
         else:
-            state = LaunchState.ACTIVE
+            state = LaunchState.ACTIVE if self._slots else LaunchState.GONE
         pending = sum(slot.wanted and slot.process is None for slot in self._slots) if self._replaces else 0
-        code, reason = self._verdict or (None, "")
+        code, reason = self._verdict or (None, self._last_end)
         return Launch(state, pending, running, self._succeeded, self._failed, code, reason)
 
     def stop(self) -> None:
@@ -141,20 +155,25 @@ class LocalLauncher:
 
     def _start(self, slot: _Slot) -> None:
         slot.name = f"{self.plan.run}-{slot.number}-{secrets.token_hex(3)}"
-        command = [sys.executable, "-m", "piecework_worker.main", self.plan.run, *self.plan.arguments]
+        command = [*self.command, self.plan.run, *self.plan.arguments]
         command += ["--name", slot.name, "--parent", str(os.getpid())]
         environ = {name: value for name, value in self.environ.items() if not name.startswith("PIECEWORK_")}
         # In the environment, not in the arguments: `ps` shows those to everybody.
         environ["PIECEWORK_REDIS"] = self.redis_url
-        with (self.logs / f"worker-{slot.number}.log").open("ab") as output:
-            slot.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environ,
-                start_new_session=True,
-            )
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+            with (self.logs / f"worker-{slot.number}.log").open("ab") as output:
+                slot.log_start = output.tell()
+                slot.process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=environ,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            self._fail(None, f"a worker cannot be started: {error}")
         slot.told_to_stop = False
 
     def _tell_to_stop(self, slot: _Slot) -> None:
@@ -169,6 +188,8 @@ class LocalLauncher:
                 slot.process = None
                 self._ended(slot, code)
                 changed = True
+        while self._to_reap and self.hooks.reap(self._to_reap[0]):
+            del self._to_reap[0]
         return changed
 
     def _ended(self, slot: _Slot, code: int) -> None:
@@ -180,17 +201,32 @@ class LocalLauncher:
             return
         if code == WorkerExit.HANDED_BACK:
             slot.due = self.clock() + _FIRST_BACKOFF
+            if not slot.told_to_stop:
+                self._last_end = f"worker {slot.number} has left and is replaced: {self._last_line(slot)}"
             return
-        self.hooks.reap(slot.name)
+        self._to_reap.append(slot.name)
         self._failed += 1
         recorded = self.hooks.recorded()
-        self._failures = 1 if recorded > self._recorded else self._failures + 1
-        self._recorded = recorded
-        slot.due = self.clock() + min(_FIRST_BACKOFF * 2 ** min(self._failures - 1, 10), _LONGEST_BACKOFF)
-        if self._failures > _FAILURES_PER_WORKER * self.plan.parallelism and not slot.told_to_stop:
-            how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
-            self._fail(None, f"{self._failures} workers died and nothing was recorded; the last {how}: "
-                       f"{self._last_line(slot)}")  # fmt: skip
+        if recorded is not None:
+            self._failures = 0 if recorded > self._recorded else self._failures
+            self._recorded = recorded
+        self._failures += 1
+        backoff = min(_FIRST_BACKOFF * 2 ** min(self._failures - 1, 10), _LONGEST_BACKOFF)
+        slot.due = self.clock() + backoff
+        how = f"was killed by signal {-code}" if code < 0 else f"ended: {self._last_line(slot)}"
+        self._last_end = f"worker {slot.number} {how}"
+        if slot.told_to_stop:
+            return
+        limit = self.backoff_limit
+        if limit is None:
+            limit = _FAILURES_PER_WORKER * self.plan.parallelism
+        if self._failures > limit:
+            self._fail(None, f"{self._failures} workers died and nothing was recorded; the last: {self._last_end}. "
+                       f"Their output is in {self.logs}")  # fmt: skip
+        else:
+            self._last_end += (
+                f"; replaced in {backoff:g} s (failure {self._failures} of {limit} without progress)"
+            )
 
     def _fail(self, code: int | None, reason: str) -> None:
         if self._verdict is None:
@@ -198,8 +234,12 @@ class LocalLauncher:
         self.stop()
 
     def _last_line(self, slot: _Slot) -> str:
+        """What the worker wrote last. (The directory goes when the run is deleted.)"""
         path = self.logs / f"worker-{slot.number}.log"
-        with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - 4000))
-            lines = log.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"no output, see {path}"
+        try:
+            with path.open("rb") as log:
+                log.seek(max(slot.log_start, log.seek(0, os.SEEK_END) - 4000))
+                lines = log.read().decode(errors="replace").strip().splitlines()
+        except OSError as error:
+            return f"its output is lost ({error.strerror})"
+        return lines[-1] if lines else "it wrote nothing"

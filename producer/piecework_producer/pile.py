@@ -1,16 +1,19 @@
 """Fills runs: opens the ledger's run, streams the items into it, cuts them to chunks, seals.
 
 A producer that dies at any line leaves a run that is being filled: no worker begins, the same command goes on where it
-stopped, and its keys expire. Bad input ends the filling and removes the run, since nothing of it has begun.
+stopped, and its keys expire. Bad input, and Ctrl-C, end the filling and remove the run, since nothing of it has begun.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Protocol, TypeVar
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 from piecework import codec
-from piecework.errors import BadInput, PieceworkError, SpecConflict, UsageError
+from piecework.errors import PieceworkError, ServerLost, ServerUnusable, SpecConflict, UsageError
 from piecework.items import Pile, Range, blocks
 from piecework.keys import queue_name
 from piecework.ledger import Ledger
@@ -19,7 +22,21 @@ from piecework.states import State
 
 WORKER_FUNCTION = "piecework_worker.chunk.drain"
 """The function that the RQ jobs name: by string, the producer does not import the worker."""
+MOST_CHUNKS = 1_000_000
+"""A chunk takes about 600 bytes of Redis until it is done; all of them are sealed in one script, 5 µs each."""
 _CHUNKS_PER_WORKER = 4
+T = TypeVar("T")
+
+
+class Lasting(Protocol):
+    """Makes a call to the server, again if the server is away for a while."""
+
+    def __call__(self, call: Callable[[], T]) -> T:
+        """What `call` gives; it must be safe to repeat."""
+
+
+def _once(call: Callable[[], T]) -> T:
+    return call()
 
 
 def rq_job_template(client: Redis, run: str) -> dict[str, str | bytes | int | float]:
@@ -50,7 +67,9 @@ def budget(max_failures: str | None) -> tuple[float, bool] | None:
     except ValueError:
         value = -1
     if not 0 <= value <= (100 if percent else 1 << 50):
-        raise UsageError(f"--max-failures {max_failures!r} is neither a number of items nor a percentage, such as 5%")
+        raise UsageError(
+            f"--max-failures {max_failures!r} is neither a number of items nor a percentage, such as 5%"
+        )
     return value, percent
 
 
@@ -64,42 +83,65 @@ def fill(
     keep_seconds: int,
     worker_arguments: Sequence[str] = (),
     progress: Callable[[int], None] = lambda filled: None,
+    lasting: Lasting = _once,
 ) -> tuple[bool, State]:
     """Open the run or continue it, fill it, seal it: (whether it is new, its state).
 
     `chunk_size` None: a quarter of a worker's even share. `progress` is told the number of items filled so far.
-    Raises `SpecConflict` if the run exists with another specification or other items, `BadInput` for an item that
-    cannot be read; the run is then removed, if it was still being filled.
+    `lasting` makes each call to the server, and may repeat it. Raises `SpecConflict` if the run exists with another
+    specification or other items, `BadInput` for an item that cannot be read; the run is then removed, if it was still
+    being filled.
     """
     limit = budget(spec.max_failures)
-    created = ledger.open(spec, rq_job_template(ledger.client, ledger.run), keep_seconds, worker_arguments)
+    template = rq_job_template(ledger.client, ledger.run)
+    created = lasting(lambda: ledger.open(spec, template, keep_seconds, worker_arguments))
+    filling = _Filling(ledger, progress, lasting)
     try:
-        total = _fill_range(ledger, pile) if isinstance(pile, Range) else _Filling(ledger, progress).stream(pile.encoded)
+        total = filling.range(pile) if isinstance(pile, Range) else filling.stream(pile.encoded)
+        size = _size_of_chunks(total, parallelism, chunk_size)
     except BaseException as error:
-        unusable = isinstance(error, BadInput) or (created and not isinstance(error, PieceworkError))
-        if unusable and ledger.status().state is State.FILLING:
-            ledger.delete()
+        if filling.is_useless_after(error, created):
+            _remove_unbegun(ledger)
         raise
-    state = ledger.status().state
+    state = lasting(ledger.status).state
     if state is State.FILLING:
-        ledger.cut(chunk_size or max(1, -(-total // (_CHUNKS_PER_WORKER * parallelism))))
-        state = ledger.seal(total, limit)
+        lasting(lambda: ledger.cut(size))
+        state = lasting(lambda: ledger.seal(total, limit))
     return created, state
 
 
-def _fill_range(ledger: Ledger, pile: Range) -> int:
-    if pile.total:
-        ledger.fill(0, pile.total, b"", "")
-    return pile.total
+def _size_of_chunks(total: int, parallelism: int, wanted: int | None) -> int:
+    size = wanted or max(1, -(-total // (_CHUNKS_PER_WORKER * parallelism)))
+    if total > size * MOST_CHUNKS:
+        raise UsageError(
+            f"--chunk-size {size} makes {-(-total // size):,} chunks of {total:,} items; at most {MOST_CHUNKS:,} are "
+            f"allowed: leave it out, or give at least {-(-total // MOST_CHUNKS)}"
+        )
+    return size
+
+
+def _remove_unbegun(ledger: Ledger) -> None:
+    # The error that led here is the one to report.
+    with suppress(PieceworkError, RedisError):
+        if ledger.status().state is State.FILLING:
+            ledger.delete()
 
 
 class _Filling:
     """One pass over the input: skips what is filled already, after checking that it is the same."""
 
-    def __init__(self, ledger: Ledger, progress: Callable[[int], None]) -> None:
-        self._ledger, self._progress = ledger, progress
-        self._filled, self._digest = ledger.filled()
+    def __init__(self, ledger: Ledger, progress: Callable[[int], None], lasting: Lasting) -> None:
+        self._ledger, self._progress, self._lasting = ledger, progress, lasting
+        self._filled, self._digest = lasting(ledger.filled)
         self._hash = hashlib.sha256()
+        self._checked = self._filled == 0
+        """All that is filled is this input's beginning."""
+
+    def range(self, pile: Range) -> int:
+        """Fill a range, in one call; returns the number of items."""
+        if pile.total:
+            self._lasting(lambda: self._ledger.fill(0, pile.total, b"", ""))
+        return pile.total
 
     def stream(self, encoded: Iterator[bytes]) -> int:
         """Fill all of it; returns the number of items."""
@@ -109,20 +151,29 @@ class _Filling:
             self._hash.update(b"".join(block))
             if total > self._filled:
                 self._append(start, block)
-            if total == self._filled and self._hash.hexdigest() != self._digest:
-                raise self._other_items(total)
+            if total == self._filled:
+                if self._hash.hexdigest() != self._digest:
+                    raise self._other_items(total)
+                self._checked = True
             self._progress(total)
         if total < self._filled:
             raise self._other_items(total)
         return total
 
+    def is_useless_after(self, error: BaseException, created: bool) -> bool:
+        """Whether nobody can go on with a run whose filling ended so."""
+        if isinstance(error, RedisError | ServerLost | ServerUnusable | SpecConflict):
+            return False
+        return created or (isinstance(error, UsageError) and self._checked)
+
     def _append(self, start: int, block: list[bytes]) -> None:
         digest = self._hash.hexdigest()
-        accepted, _ = self._ledger.fill(start, len(block), codec.pack_encoded(block), digest)
+        packed = codec.pack_encoded(block)
+        accepted, _ = self._lasting(lambda: self._ledger.fill(start, len(block), packed, digest))
         if accepted:
             self._filled, self._digest = start + len(block), digest
             return
-        self._filled, self._digest = self._ledger.filled()
+        self._filled, self._digest = self._lasting(self._ledger.filled)
         if self._filled < start + len(block):
             raise SpecConflict(
                 f"run {self._ledger.run} is being filled with other items by somebody else, or was deleted just now: "

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from redis.exceptions import RedisError
 
+from piecework.errors import UnknownRun
 from piecework.ledger import Ledger
 from piecework.patience import is_away
 from piecework.records import Spec, Status
@@ -15,6 +17,10 @@ from piecework.states import State
 from piecework_producer.session import Session
 
 _LOOK_SECONDS = 0.2
+
+
+class RunVanished(UnknownRun):
+    """The run was there, and is no more."""
 
 
 class Run:
@@ -36,7 +42,12 @@ class Run:
 
     def status(self) -> Status:
         """One consistent picture of the run now."""
-        return self.ledger.status()
+        try:
+            return self.ledger.status()
+        except UnknownRun:
+            raise RunVanished(
+                f"run {self.id} is gone: somebody has deleted it, or its time to be kept is over"
+            ) from None
 
     def wait(
         self, timeout_seconds: float | None = None, on_status: Callable[[Status], None] = lambda status: None
@@ -44,18 +55,14 @@ class Run:
         """Wait until the run is over; raises `TimeoutError` when it is not by then. Starts no workers."""
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
-            try:
-                status = self.status()
-            except RedisError as error:
-                if not is_away(error):
-                    raise
-                self.session.revive()
-                continue
+            status = self.session.lasting(self.status)
             on_status(status)
             if status.state.over:
                 return status
             if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError(f"run {self.id} is still {status.state}: {status.done} of {status.total} done")
+                raise TimeoutError(
+                    f"run {self.id} is still {status.state}: {status.done} of {status.total} done"
+                )
             time.sleep(_LOOK_SECONDS)
 
     def results(self, *, ordered: bool = True, follow: bool = False) -> Iterator[Outcome]:
@@ -65,17 +72,31 @@ class Run:
         """
         reader = ResultReader(self.ledger, self.spec)
         while True:
-            over = not follow or self.status().state.over
-            block = 0.0 if over else _LOOK_SECONDS
-            yield from reader.in_order(block) if ordered else reader.as_they_come(block)
+            over = not follow or self.session.lasting(self.status).state.over
+            read = reader.in_order if ordered else reader.as_they_come
+            yield from self._told(partial(read, 0.0 if over else _LOOK_SECONDS))
             if over:
                 break
         if ordered:
-            yield from reader.rest()
+            yield from self._told(reader.rest)
 
     def failures(self) -> Iterator[Outcome]:
         """The items that failed, in index order."""
-        return (outcome for outcome in self.results() if outcome.error is not None)
+        reader = ResultReader(self.ledger, self.spec, failures_only=True)
+        yield from self._told(reader.in_order)
+        yield from self._told(reader.rest)
+
+    def _told(self, read: Callable[[], Iterator[Outcome]]) -> Iterator[Outcome]:
+        """What a reader tells, which keeps its place while the server is away."""
+        while True:
+            try:
+                yield from read()
+            except RedisError as error:
+                if not is_away(error):
+                    raise
+                self.session.revive()
+            else:
+                return
 
     def pause(self) -> State:
         """Have workers finish the items in hand, hand back, and wait."""

@@ -1,8 +1,10 @@
 """A server to keep ledgers on: the one that a URL names, or the embedded one of this machine."""
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -11,6 +13,8 @@ from piecework.patience import Patience
 from piecework.server import ServerFacts, check, connect
 from piecework_producer.embedded import EmbeddedServer
 from piecework_producer.settings import ServerSettings
+
+T = TypeVar("T")
 
 
 class Session:
@@ -41,30 +45,36 @@ class Session:
         except BaseException:
             self.close()
             raise
-        self._patience = Patience(patience_seconds, self.client, say)
+        self._patience = Patience(patience_seconds, self.client, say, wait=self._wait)
 
     @property
     def embedded(self) -> bool:
         """Whether the server is the embedded one."""
         return self._embedded is not None
 
-    def revive(self) -> None:
-        """Wait until the server answers again; an embedded one that died is started again on its data.
+    def lasting(self, call: Callable[[], T]) -> T:
+        """Make a call to the server, again until it succeeds; an embedded one that died is started again on its data.
 
-        Raises `ServerLost` after the patience, `ServerUnusable` if the embedded one cannot be started.
+        `call` must be safe to repeat. Raises `ServerLost` after the patience, `ServerUnusable` if the embedded one
+        cannot be started.
         """
+        return self._patience(call)
+
+    def revive(self) -> None:
+        """Wait until the server answers again. Raises as `lasting`."""
+        self.lasting(self.client.ping)
+
+    def _wait(self, seconds: float) -> None:
         if self._embedded is not None:
             self._embedded.ensure()
-        self._patience(self.client.ping)
+        time.sleep(seconds)
 
     def close(self) -> None:
         """Safe to repeat."""
         client: Redis | None = getattr(self, "client", None)
         if client is not None:
-            try:
+            with suppress(RedisError):  # a broken connection is closed enough
                 client.close()
-            except RedisError:  # closing a broken connection is closed enough
-                pass
         if self._embedded is not None:
             embedded, self._embedded = self._embedded, None
             embedded.__exit__(None, None, None)

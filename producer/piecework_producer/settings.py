@@ -1,7 +1,7 @@
 """The producer's settings: options, then PIECEWORK_… in the environment, then defaults. Read once for each command."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -9,20 +9,41 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from piecework.errors import UsageError
+from piecework.items import parse_range
 from piecework.keys import checked_run_id
 from piecework.ledger import KEEP_SECONDS, LEASE_SECONDS
 from piecework.records import handler_text
 from piecework.settings import with_password
 from piecework_producer.embedded import default_state_dir
+from piecework_producer.pile import budget
 
 Settings = TypeVar("Settings", bound="ServerSettings")
-RunId = Annotated[str, AfterValidator(checked_run_id)]
+
+
+def _as_value_error(check: Callable[[str], object]) -> AfterValidator:
+    """A check that raises `UsageError`, for pydantic, which collects only `ValueError`."""
+
+    def checked(text: str) -> str:
+        try:
+            check(text)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return text
+
+    return AfterValidator(checked)
+
+
+RunId = Annotated[str, _as_value_error(checked_run_id)]
+MaxFailures = Annotated[str, _as_value_error(budget)]
+RangeText = Annotated[str, _as_value_error(parse_range)]
 
 
 class ServerSettings(BaseSettings):
     """Where the ledger is kept."""
 
-    model_config = SettingsConfigDict(env_prefix="PIECEWORK_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="PIECEWORK_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     redis: str | None = None
     redis_password: str | None = None
@@ -34,7 +55,24 @@ class ServerSettings(BaseSettings):
         return None if self.redis is None else with_password(self.redis, self.redis_password)
 
 
-class RunSettings(ServerSettings):
+class ClusterSettings(ServerSettings):
+    """Which cluster, and which of its namespaces."""
+
+    on: Literal["local", "kubernetes"] | None = None
+    context: str | None = None
+    namespace: str | None = None
+    kubeconfig: Path | None = None
+    start_timeout: float = Field(0.0, ge=0)
+    """Seconds after which `wait` gives up on workers that cannot start for a known reason; 0: never."""
+
+
+class RetrySettings(ServerSettings):
+    """With how many workers a run is drained that was submitted before."""
+
+    parallelism: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=100_000)
+
+
+class RunSettings(RetrySettings):
     """How a run is submitted, and how its workers run. Times are in seconds; None: decided by the run."""
 
     run: RunId | None = None
@@ -45,11 +83,10 @@ class RunSettings(ServerSettings):
     batch: bool = False
     batch_size: int | None = Field(None, ge=1)
     concurrency: int = Field(1, ge=1)
-    parallelism: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=100_000)
     chunk_size: int | None = Field(None, ge=1)
     retries: int = Field(0, ge=0, le=10_000)
     item_timeout: float | None = Field(None, gt=0)
-    max_failures: str | None = None
+    max_failures: MaxFailures | None = None
     crash_limit: int = Field(3, ge=1, le=1000)
     isolation: Literal["process", "none"] = "process"
     lease: float = Field(LEASE_SECONDS, ge=1)
@@ -59,19 +96,23 @@ class RunSettings(ServerSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.handler is None) == (self.exec is None):
-            raise ValueError("give either a HANDLER (package.module:function) or --exec 'COMMAND {}'")
-        if self.handler is not None and ":" not in self.handler:
-            raise ValueError(f"HANDLER {self.handler!r} is not of the form package.module:function")
-        if (self.shell or self.stdin) and self.exec is None:
-            raise ValueError("--shell and --stdin go with --exec")
-        if self.batch and self.exec is not None:
-            raise ValueError("--batch goes with a HANDLER, not with --exec")
-        if self.batch_size is not None and not self.batch:
-            raise ValueError("--batch-size goes with --batch")
-        if self.isolation == "none" and self.item_timeout is not None:
-            raise ValueError("--item-timeout needs --isolation process: only a process of its own can be ended")
+        if problems := list(self._problems()):
+            raise ValueError("; ".join(problems))
         return self
+
+    def _problems(self) -> Iterator[str]:
+        if (self.handler is None) == (self.exec is None):
+            yield "give either a HANDLER (package.module:function) or --exec 'COMMAND {}'"
+        if self.handler is not None and not all(self.handler.partition(":")):
+            yield f"HANDLER {self.handler!r} is not of the form package.module:function"
+        if (self.shell or self.stdin) and self.exec is None:
+            yield "--shell and --stdin go with --exec"
+        if self.batch and self.exec is not None:
+            yield "--batch goes with a HANDLER, not with --exec"
+        if self.batch_size is not None and not self.batch:
+            yield "--batch-size goes with --batch"
+        if self.isolation == "none" and self.item_timeout is not None:
+            yield "--item-timeout needs --isolation process: only a process of its own can be ended"
 
     @property
     def handler_text(self) -> str:
@@ -92,17 +133,60 @@ class RunSettings(ServerSettings):
         return tuple(options)
 
 
+class CommandSettings(RunSettings):
+    """What `run` and `submit` ask besides: the items, and where results go."""
+
+    range: RangeText | None = None
+    lines: str | None = None
+    jsonl: str | None = None
+    results: str = "-"
+    reduce: str | None = None
+
+    def _problems(self) -> Iterator[str]:
+        yield from super()._problems()
+        given = [f"--{name}" for name in ITEMS if getattr(self, name) is not None]
+        if not given:
+            yield "no items: give one of --range 0:1000, --lines FILE, --jsonl FILE (- for standard input)"
+        elif len(given) > 1:
+            yield f"{' and '.join(given)} exclude each other"
+
+
+ITEMS = ("range", "lines", "jsonl")
+
+
 def read(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
-    """Settings from the options that were given and the environment. Raises `UsageError` with all problems."""
+    """Settings from the options that were given and the environment. Raises `UsageError` with all problems.
+
+    Items that were given take the place of any in the environment.
+    """
+    values = {name: value for name, value in given.items() if value is not None}
+    if any(name in values for name in ITEMS):
+        values = dict.fromkeys(ITEMS) | values
+    problems: list[str] = []
     try:
-        return kind(**{name: value for name, value in given.items() if value is not None})
+        return kind(**values)
     except ValidationError as error:
-        raise UsageError("; ".join(_problem(each) for each in error.errors())) from None
+        wrong = error.errors()
+        problems += [_problem(each) for each in wrong]
+    # What does not fit together is only looked for when each value is right: so make them right.
+    names = {str(each["loc"][0]) for each in wrong if each["loc"]}
+    if names:
+        fields = kind.model_fields
+        right = {name: fields[name].get_default(call_default_factory=True) for name in names}
+        if "range" in right:
+            right["range"] = "0:0"
+        try:
+            kind(**values | right)
+        except ValidationError as error:
+            problems += [_problem(each) for each in error.errors()]
+    raise UsageError("; ".join(problems))
 
 
 def _problem(error: Mapping[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
+        return message
+    if error["type"] == "value_error":  # ours: it names the option and the value
         return message
     name = str(error["loc"][0])
     return f"--{name.replace('_', '-')} (PIECEWORK_{name.upper()}): {message}, not {error['input']!r}"

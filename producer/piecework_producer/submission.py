@@ -9,6 +9,7 @@ from piecework.items import Pile, Range
 from piecework.keys import checked_run_id
 from piecework.ledger import Ledger
 from piecework.records import Spec
+from piecework.states import State
 from piecework_producer.pile import fill
 from piecework_producer.run import Run
 from piecework_producer.session import Session
@@ -16,11 +17,11 @@ from piecework_producer.settings import RunSettings
 
 
 def new_run_id(handler_text: str) -> str:
-    """A run id that tells the handler and the time: `convert-20261121-1830-5f3a`."""
+    """A run id that tells the handler and the time: `convert-20261121-1830-5f3a90c2`."""
     word = re.split(r"[:.\s/]+", handler_text.removeprefix("exec:").removeprefix("shell:").strip())
     name = word[-1] if ":" in handler_text and not handler_text.startswith(("exec:", "shell:")) else word[0]
     name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:24].strip("-") or "run"
-    return checked_run_id(f"{name}-{time.strftime('%Y%m%d-%H%M', time.gmtime())}-{secrets.token_hex(2)}")
+    return checked_run_id(f"{name}-{time.strftime('%Y%m%d-%H%M', time.gmtime())}-{secrets.token_hex(4)}")
 
 
 def spec_of(settings: RunSettings, pile: Pile) -> Spec:
@@ -43,10 +44,15 @@ def spec_of(settings: RunSettings, pile: Pile) -> Spec:
 def submit_to(
     session: Session, settings: RunSettings, pile: Pile, progress: Callable[[int], None] = lambda filled: None
 ) -> tuple[Run, bool]:
-    """Open, fill and seal a run, or go on with it: (the run, whether it is new). Raises as `pile.fill`."""
+    """Open, fill and seal a run, or go on with it: (the run, whether it is new). Raises as `pile.fill`.
+
+    A run that had failed (a handler that could not be imported, a failure budget) is opened again: to submit it once
+    more says that the cause is mended.
+    """
     run = settings.run or new_run_id(settings.handler_text)
-    created, _ = fill(
-        Ledger(session.client, run),
+    ledger = Ledger(session.client, run)
+    created, state = fill(
+        ledger,
         spec_of(settings, pile),
         pile,
         parallelism=settings.parallelism,
@@ -54,5 +60,8 @@ def submit_to(
         keep_seconds=settings.keep,
         worker_arguments=settings.worker_arguments(),
         progress=progress,
+        lasting=session.lasting,
     )
+    if state is State.FAILED:
+        session.lasting(ledger.retry)
     return Run(session, run), created

@@ -2,6 +2,9 @@
 
 import sys
 import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -10,9 +13,27 @@ from piecework_producer.cli.errors import say
 from piecework_producer.launcher import Launch
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
 
 _LINE_SECONDS = 5.0
+_PACE_SECONDS = 30.0
+_LEAST_PACE_SECONDS = 1.0
+
+
+def duration(seconds: float) -> str:
+    """Like kubectl: 5.2s, 3m20s, 2h5m, 4d3h."""
+    if seconds < 59.95:
+        return f"{seconds:.3g}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m" if hours < 24 else f"{hours // 24}d{hours % 24}h"
+
+
+def workers(count: int) -> str:
+    """A number of workers, in words."""
+    return "1 worker" if count == 1 else f"{count} workers"
 
 
 def line(status: Status) -> str:
@@ -20,23 +41,35 @@ def line(status: Status) -> str:
     parts = [f"{status.done + status.failed}/{status.total} items"]
     if status.failed:
         parts.append(f"{status.failed} failed")
-    parts += [f"{status.workers} workers", f"{status.items_per_second:,.6g}/s"]
-    if status.eta_seconds is not None:
-        parts.append(f"{duration(status.eta_seconds)} left")
     if status.paused:
         parts.append("paused")
     return f"run {status.run} {status.state}: " + ", ".join(parts)
 
 
-def duration(seconds: float) -> str:
-    """Like kubectl: 5.2s, 3m20s, 2h5m, 4d3h."""
-    if seconds < 60:
-        return f"{seconds:.3g}s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}m{rest}s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes}m" if hours < 24 else f"{hours // 24}d{hours % 24}h"
+class Pace:
+    """The rate of the last half minute, and the time left at that rate. (The ledger's rate is that of the whole run, a
+    night without workers included.)"""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def __call__(self, status: Status) -> list[str]:
+        """Texts of both; none as long as nothing is known."""
+        now, recorded = self._clock(), status.done + status.failed
+        if self._seen and recorded < self._seen[-1][1]:  # failed items were opened again
+            self._seen.clear()
+        self._seen.append((now, recorded))
+        while now - self._seen[0][0] > _PACE_SECONDS:
+            self._seen.popleft()
+        seconds, items = now - self._seen[0][0], recorded - self._seen[0][1]
+        if seconds < _LEAST_PACE_SECONDS or not status.sealed:
+            return []
+        rate = items / seconds
+        texts = [f"{rate:,.4g}/s"]
+        if rate > 0 and not status.paused:
+            texts.append(f"{duration((status.total - recorded) / rate)} left")
+        return texts
 
 
 class Lines:
@@ -44,19 +77,33 @@ class Lines:
 
     def __init__(self) -> None:
         self._due = time.monotonic() + _LINE_SECONDS
+        self._pace = Pace()
+        self._told = ""
 
     def filled(self, items: int) -> None:
         """While the items are read."""
-        self._show(f"{items} items filled")
+        self._line(lambda: f"{items} items filled")
 
     def status(self, status: Status, launch: Launch) -> None:
         """While they are worked on."""
-        self._show(line(status))
+        self._tell(launch)
+        facts = [line(status), *self._pace(status), workers(launch.running)]
+        self._line(lambda: ", ".join(facts))
 
-    def _show(self, text: str) -> None:
+    def aside(self) -> AbstractContextManager[object]:
+        """For writing to the same terminal."""
+        return nullcontext()
+
+    def _tell(self, launch: Launch) -> None:
+        """What became of a worker; an exit code means that the launch has failed, and the verdict will tell."""
+        if launch.reason and launch.exit_code is None and launch.reason != self._told:
+            say(launch.reason)
+        self._told = launch.reason
+
+    def _line(self, text: Callable[[], str]) -> None:
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + _LINE_SECONDS
-            say(text)
+            say(text())
 
     def __enter__(self) -> Self:
         return self
@@ -68,7 +115,7 @@ class Lines:
 
 
 class Bar(Lines):
-    """A progress bar with items, rate, time left, failures and workers."""
+    """A progress bar with items, rate, time left, failures and workers. What is said meanwhile stands above it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,6 +130,7 @@ class Bar(Lines):
             console=Console(stderr=True),
             transient=True,
             expand=True,
+            redirect_stdout=False,
         )
         self._task: TaskID = self._progress.add_task("filling", total=None, facts="")
 
@@ -92,12 +140,11 @@ class Bar(Lines):
 
     def status(self, status: Status, launch: Launch) -> None:
         """While they are worked on."""
-        facts = [f"{status.items_per_second:,.6g}/s"]
-        if status.eta_seconds is not None:
-            facts.append(f"{duration(status.eta_seconds)} left")
+        self._tell(launch)
+        facts = self._pace(status)
         if status.failed:
             facts.append(f"[red]{status.failed} failed[/red]")
-        facts.append(f"{launch.running} workers")
+        facts.append(workers(launch.running))
         if status.paused:
             facts.append("[yellow]paused[/yellow]")
         self._progress.update(
@@ -107,6 +154,15 @@ class Bar(Lines):
             completed=status.done + status.failed,
             facts=" · ".join(facts),
         )
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """The bar is gone for the block."""
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -120,4 +176,4 @@ class Bar(Lines):
 
 def display() -> Lines:
     """What fits standard error."""
-    return Bar() if sys.stderr.isatty() else Lines()
+    return Bar() if sys.stderr is not None and sys.stderr.isatty() else Lines()

@@ -3,13 +3,13 @@
 import importlib.util
 import platform
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import typer
 
 from piecework.errors import PieceworkError
+from piecework.server import where
 from piecework_producer import embedded
 from piecework_producer.cli import options as o
 from piecework_producer.cli.errors import reporting
@@ -44,39 +44,34 @@ def doctor(redis: o.Redis = None, state_dir: o.StateDir = None) -> None:
 def _findings(settings: ServerSettings) -> Iterator[Finding]:
     yield Finding("Python", "ok", f"{platform.python_version()} at {sys.executable}")
     if settings.redis is None:
-        yield _try("server binary", lambda: str(embedded.find_binary()))
-        yield Finding("embedded server", "ok", _running(settings.state_dir))
-    yield _try("server", lambda: _server(settings))
-    yield from _durability(settings)
+        yield _binary()
+        runs = "runs" if embedded.serves(settings.state_dir) else "not running now"
+        yield Finding("embedded server", "ok", f"{runs}, data in {settings.state_dir}")
+    yield from _server(settings)
     for module, extra, use in (("gmpy2", "pi", "piecework pi"), ("rich", "producer", "the progress bar")):
         found = importlib.util.find_spec(module) is not None
-        yield Finding(module, "ok" if found else "warn",
-                      "installed" if found else f"missing: {use} needs pip install 'piecework[{extra}]'")  # fmt: skip
+        detail = "installed" if found else f"missing: {use} needs pip install 'piecework[{extra}]'"
+        yield Finding(module, "ok" if found else "warn", detail)
 
 
-def _try(what: str, look: Callable[[], str]) -> Finding:
+def _binary() -> Finding:
     try:
-        return Finding(what, "ok", look())
+        return Finding("server binary", "ok", str(embedded.find_binary()))
     except PieceworkError as error:
-        return Finding(what, "FAIL", str(error))
+        return Finding("server binary", "FAIL", str(error))
 
 
-def _running(state_dir: Path) -> str:
-    return f"{'runs' if embedded.serves(state_dir) else 'not running now'}, data in {state_dir}"
-
-
-def _server(settings: ServerSettings) -> str:
-    with Session(settings.redis_url, settings.state_dir) as session:
-        facts = session.facts
-        limit = f"{facts.maxmemory >> 20} MiB" if facts.maxmemory else "no limit"
-        version = ".".join(map(str, facts.version))
-        return f"{facts.product} {version}, {facts.used_memory >> 20} MiB used of {limit}"
-
-
-def _durability(settings: ServerSettings) -> Iterator[Finding]:
+def _server(settings: ServerSettings) -> Iterator[Finding]:
     try:
         with Session(settings.redis_url, settings.state_dir) as session:
-            if session.facts.appendonly is False:
-                yield Finding("append-only file", "warn", "off: a restart of the server loses the runs; set appendonly yes")
-    except PieceworkError:
+            facts, server = session.facts, where(session.client)
+    except PieceworkError as error:
+        yield Finding("server", "FAIL", str(error))
         return
+    limit = f"{facts.maxmemory >> 20} MiB" if facts.maxmemory else "no limit"
+    version = ".".join(map(str, facts.version))
+    used = f"{facts.used_memory >> 20} MiB used of {limit}"
+    yield Finding("server", "ok", f"{facts.product} {version} at {server}, {used}")
+    if facts.appendonly is False:
+        lost = "off: a restart of the server loses the runs; set appendonly yes"
+        yield Finding("append-only file", "warn", lost)

@@ -1,5 +1,6 @@
 """The options that several verbs share. Each has an environment variable PIECEWORK_…, read in `settings`."""
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -35,19 +36,24 @@ Exec = Annotated[
 ]
 Shell = Annotated[bool | None, _option("--shell", panel=_WORK, help="Run the command with /bin/sh.")]
 Stdin = Annotated[
-    bool | None, _option("--stdin", panel=_WORK, help="Give the command each item on standard input, as JSON.")
+    bool | None,
+    _option("--stdin", panel=_WORK, help="Give the command each item on standard input, as JSON."),
 ]
 Batch = Annotated[
-    bool | None, _option("--batch", panel=_WORK, help="The handler takes a list of items, returns as many results.")
+    bool | None,
+    _option("--batch", panel=_WORK, help="The handler takes a list of items, returns as many results."),
 ]
 BatchSize = Annotated[
-    int | None, _option("--batch-size", panel=_WORK, help="Most items in such a list. Default: 0.25 s of work.")
+    int | None,
+    _option("--batch-size", panel=_WORK, help="Most items in such a list. Default: 0.25 s of work."),
 ]
 Concurrency = Annotated[
-    int | None, _option("--concurrency", panel=_WORK, help="Items at once in each worker, for async handlers.")
+    int | None,
+    _option("--concurrency", panel=_WORK, help="Items at once in each worker, for async handlers."),
 ]
 Parallelism = Annotated[
-    int | None, _option("--parallelism", "-p", panel=_WORK, help="Number of workers. Default: one for each core.")
+    int | None,
+    _option("--parallelism", "-p", panel=_WORK, help="Number of workers. Default: one for each core."),
 ]
 ChunkSize = Annotated[
     int | None, _option("--chunk-size", panel=_WORK, help="Items delivered together. Default: automatic.")
@@ -60,7 +66,8 @@ RunId = Annotated[
     str | None, _option("--run", panel=_WORK, metavar="ID", help="Id of the run; one that exists goes on.")
 ]
 Retries = Annotated[
-    int | None, _option("--retries", panel=_LIMITS, help="Try a failed item again so often, with growing delay.")
+    int | None,
+    _option("--retries", panel=_LIMITS, help="Try a failed item again so often, with growing delay."),
 ]
 ItemTimeout = Annotated[
     float | None,
@@ -71,11 +78,17 @@ MaxFailures = Annotated[
     _option("--max-failures", panel=_LIMITS, metavar="N|P%", help="Stop when more items than that have failed."),
 ]
 CrashLimit = Annotated[
-    int | None, _option("--crash-limit", panel=_LIMITS, help="An item that crashed so often has failed. Default: 3.")
+    int | None,
+    _option("--crash-limit", panel=_LIMITS, help="An item that crashed so often has failed. Default: 3."),
 ]
 Lease = Annotated[
     float | None,
-    _option("--lease", panel=_LIMITS, metavar="SECONDS", help="A silent worker's chunk is given away. Default: 15."),
+    _option(
+        "--lease",
+        panel=_LIMITS,
+        metavar="SECONDS",
+        help="A silent worker's chunk is given away. Default: 15.",
+    ),
 ]
 Patience = Annotated[
     float | None,
@@ -87,7 +100,12 @@ Grace = Annotated[
 ]
 Keep = Annotated[
     int | None,
-    _option("--keep", panel=_LIMITS, metavar="SECONDS", help="Keep the run so long after its end. Default: 7 days."),
+    _option(
+        "--keep",
+        panel=_LIMITS,
+        metavar="SECONDS",
+        help="Keep the run so long after its end. Default: 7 days.",
+    ),
 ]
 Redis = Annotated[
     str | None,
@@ -97,13 +115,19 @@ StateDir = Annotated[
     Path | None,
     _option("--state-dir", panel=_SERVER, metavar="DIR", help="Where the embedded server and logs live."),
 ]
-Output = Annotated[str, typer.Option("--output", "-o", metavar="table|json", help="What is printed.")]
+Output = Annotated[
+    str,
+    typer.Option(
+        "--output", "-o", metavar="table|json", help="What is printed.",
+        envvar="PIECEWORK_OUTPUT", show_envvar=False,
+    ),
+]  # fmt: skip
 
 
 def _source(path: str) -> tuple[AbstractContextManager[BinaryIO], str]:
     if path == "-":
-        import sys
-
+        if sys.stdin is None:
+            raise UsageError("standard input is closed: give a FILE")
         return nullcontext(sys.stdin.buffer), "standard input"
     try:
         return Path(path).open("rb"), path
@@ -112,16 +136,11 @@ def _source(path: str) -> tuple[AbstractContextManager[BinaryIO], str]:
 
 
 def open_pile(range_text: str | None, lines_path: str | None, jsonl_path: str | None) -> AbstractContextManager[Pile]:
-    """The items that the command line names; a file stays open for the block. Raises `UsageError`."""
-    given = [name for name, value in (("--range", range_text), ("--lines", lines_path), ("--jsonl", jsonl_path)) if value]
-    if len(given) != 1:
-        raise UsageError(
-            f"{' and '.join(given)} exclude each other" if given
-            else "no items: give one of --range 0:1000, --lines FILE, --jsonl FILE (- for standard input)"
-        )  # fmt: skip
-    if range_text:
+    """The items that one of the three names; a file stays open for the block. Raises `UsageError`."""
+    if range_text is not None:
         return nullcontext(parse_range(range_text))
-    source, name = _source(lines_path or jsonl_path or "-")
+    path = lines_path if lines_path is not None else jsonl_path
+    source, name = _source("-" if path is None else path)
     return _Opened(source, name, lines_path is not None)
 
 

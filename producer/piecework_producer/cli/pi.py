@@ -10,10 +10,11 @@ import typer
 from piecework.errors import UsageError
 from piecework.items import iterable
 from piecework.states import ProducerExit
-from piecework_producer.api import local_launcher
 from piecework_producer.cli import options as o
+from piecework_producer.cli.draining import drain_here
 from piecework_producer.cli.errors import reporting, say
-from piecework_producer.cli.work import drain_here
+from piecework_producer.cli.output import ResultsOutput
+from piecework_producer.local_workers import local_launcher
 from piecework_producer.references import load
 from piecework_producer.session import Session
 from piecework_producer.settings import RunSettings, read
@@ -45,22 +46,31 @@ def pi(
     """Compute digits of pi: ranges of the Chudnovsky series on several workers, put together here."""
     settings = read(
         RunSettings,
-        {"handler": f"{_MODULE}:terms", "parallelism": parallelism, "run": run, "redis": redis, "state_dir": state_dir}
+        {
+            "handler": f"{_MODULE}:terms",
+            "parallelism": parallelism,
+            "run": run,
+            "redis": redis,
+            "state_dir": state_dir,
+        }
         | {"chunk_size": 1},
     )
     started = time.monotonic()
     try:
-        count = parts or load(f"{_MODULE}:default_parts", "pi")(digits, settings.parallelism)
+        default_parts = load(f"{_MODULE}:default_parts", "pi")
+        count = default_parts(digits, settings.parallelism) if parts is None else parts
         items = load(f"{_MODULE}:ranges", "pi")(digits, count)
     except (ValueError, ImportError) as error:
         raise UsageError(str(error)) from None
     with Session(settings.redis_url, settings.state_dir, settings.patience, say) as session:
         submitted, _ = submit_to(session, settings, iterable(items))
-        status = drain_here(submitted, local_launcher(submitted, settings), lambda outcome: None, lambda: None)
+        arguments = settings.worker_arguments()
+        launcher = local_launcher(submitted, arguments, settings.parallelism, settings.grace)
+        status = drain_here(submitted, launcher, ResultsOutput("none"))
         code = ProducerExit.of(status.state)
         if code is not ProducerExit.SUCCEEDED:
-            say(f"run {status.run} {status.state}: {status.reason or f'{status.failed} items failed'}; "
-                f"see: piecework failures {status.run}")  # fmt: skip
+            why = status.reason or f"{status.failed} items failed, see: piecework failures {status.run}"
+            say(f"run {status.run} {status.state}: {why}")
             raise typer.Exit(code)
         series = time.monotonic() - started
         text = load(f"{_MODULE}:combine", "pi")((outcome.result for outcome in submitted.results()), digits)

@@ -1,16 +1,18 @@
-"""The verbs that steer a run: pause, resume, cancel, delete."""
+"""The verbs that steer a run: pause, resume, scale, cancel, delete."""
 
 import shutil
 from typing import Annotated
 
 import typer
 
-from piecework.errors import RunIsOver
+from piecework.errors import RunIsOver, UnknownRun
 from piecework.states import State
+from piecework_producer.cli import cluster_options as c
 from piecework_producer.cli import options as o
 from piecework_producer.cli.errors import reporting, say
-from piecework_producer.cli.look import session_for
-from piecework_producer.run import Run
+from piecework_producer.cli.targets import open_target
+from piecework_producer.local_workers import logs_of
+from piecework_producer.settings import ClusterSettings, read
 
 Force = Annotated[bool, typer.Option("--force", help="Also if it is not over.")]
 Reason = Annotated[str, typer.Option("--reason", help="Shown by `status`.")]
@@ -20,6 +22,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command."""
     for verb in (pause, resume, cancel, delete):
         app.command(epilog=f"Example: piecework {verb.__name__} nightly")(verb)
+    app.command(epilog="Example: piecework scale nightly 20")(scale)
 
 
 def _live(state: State, run: str, verb: str) -> None:
@@ -27,29 +30,81 @@ def _live(state: State, run: str, verb: str) -> None:
         raise RunIsOver(f"run {run} is over ({state}): there is nothing to {verb}")
 
 
+def _settings(**options: object) -> ClusterSettings:
+    return read(ClusterSettings, options)
+
+
 @reporting
-def pause(run: o.RunArgument, redis: o.Redis = None, state_dir: o.StateDir = None) -> None:
-    """Have the workers finish the items in hand, hand the rest back, and wait."""
-    with session_for(redis, state_dir) as session:
-        _live(Run(session, run).pause(), run, "pause")
+def pause(
+    run: o.RunArgument,
+    redis: o.Redis = None,
+    state_dir: o.StateDir = None,
+    on: c.On = None,
+    namespace: c.Namespace = None,
+    context: c.Context = None,
+    kubeconfig: c.Kubeconfig = None,
+) -> None:
+    """Have the workers finish the items in hand, hand the rest back, and wait; a Job is suspended."""
+    with open_target(run, _settings(**locals())) as target:
+        if target.run is not None:
+            _live(target.run.pause(), run, "pause")
+        if target.job is not None:
+            target.job.suspend()
     say(f"run {run} is paused; go on with: piecework resume {run}")
 
 
 @reporting
-def resume(run: o.RunArgument, redis: o.Redis = None, state_dir: o.StateDir = None) -> None:
+def resume(
+    run: o.RunArgument,
+    redis: o.Redis = None,
+    state_dir: o.StateDir = None,
+    on: c.On = None,
+    namespace: c.Namespace = None,
+    context: c.Context = None,
+    kubeconfig: c.Kubeconfig = None,
+) -> None:
     """Let the workers of a paused run go on."""
-    with session_for(redis, state_dir) as session:
-        _live(Run(session, run).resume(), run, "resume")
+    with open_target(run, _settings(**locals())) as target:
+        if target.run is not None:
+            _live(target.run.resume(), run, "resume")
+        if target.job is not None:
+            target.job.resume()
     say(f"run {run} goes on")
 
 
 @reporting
-def cancel(
-    run: o.RunArgument, reason: Reason = "cancelled", redis: o.Redis = None, state_dir: o.StateDir = None
+def scale(
+    run: o.RunArgument,
+    parallelism: Annotated[int, typer.Argument(metavar="N", help="Number of workers.", min=1)],
+    redis: o.Redis = None,
+    state_dir: o.StateDir = None,
+    on: c.On = None,
+    namespace: c.Namespace = None,
+    context: c.Context = None,
+    kubeconfig: c.Kubeconfig = None,
 ) -> None:
-    """End a run now. What is recorded stays readable; workers stop at once."""
-    with session_for(redis, state_dir) as session:
-        state = Run(session, run).cancel(reason)
+    """Have another number of workers on Kubernetes; those that are too many hand back."""
+    with open_target(run, _settings(**locals())) as target:
+        target.known_job().scale(parallelism)
+    say(f"run {run} is to have {parallelism} workers")
+
+
+@reporting
+def cancel(
+    run: o.RunArgument,
+    reason: Reason = "cancelled",
+    redis: o.Redis = None,
+    state_dir: o.StateDir = None,
+    on: c.On = None,
+    namespace: c.Namespace = None,
+    context: c.Context = None,
+    kubeconfig: c.Kubeconfig = None,
+) -> None:
+    """End a run now. What is recorded stays readable; workers stop at once, and a Job is deleted."""
+    with open_target(run, _settings(**locals())) as target:
+        state = target.run.cancel(reason) if target.run is not None else State.CANCELLED
+        if target.job is not None:
+            target.job.delete()
     if state is not State.CANCELLED:
         raise RunIsOver(f"run {run} is over already ({state}); it stays as it is")
     say(f"run {run} is cancelled")
@@ -57,14 +112,24 @@ def cancel(
 
 @reporting
 def delete(
-    run: o.RunArgument, force: Force = False, redis: o.Redis = None, state_dir: o.StateDir = None
+    run: o.RunArgument,
+    force: Force = False,
+    redis: o.Redis = None,
+    state_dir: o.StateDir = None,
+    on: c.On = None,
+    namespace: c.Namespace = None,
+    context: c.Context = None,
+    kubeconfig: c.Kubeconfig = None,
 ) -> None:
-    """Remove a run and all its results from the server."""
-    with session_for(redis, state_dir) as session:
-        known = Run(session, run)
-        state = known.status().state
-        if state is State.RUNNING and not force:
-            raise RunIsOver(f"run {run} is running: cancel it first (piecework cancel {run}), or delete it with --force")
-        known.delete()
-        shutil.rmtree(session.state_dir / "logs" / run, ignore_errors=True)
+    """Remove a run and all its results from the server, and its Job, pods and code from the cluster."""
+    with open_target(run, _settings(**locals())) as target:
+        if target.run is not None and target.run.status().state is State.RUNNING and not force:
+            raise RunIsOver(
+                f"run {run} is running: cancel it first (piecework cancel {run}), or delete it with --force"
+            )
+        if target.run is not None:
+            target.run.delete()
+            shutil.rmtree(logs_of(target.run), ignore_errors=True)
+        if target.job is not None and not target.job.delete() and target.run is None:
+            raise UnknownRun(f"there is no Job of {run} in namespace {target.job.cluster.namespace}")
     say(f"run {run} is deleted")
