@@ -10,7 +10,7 @@ FROM python AS wheel
 WORKDIR /src
 COPY requirements/build.txt ./
 RUN pip install --no-cache-dir --require-hashes -r build.txt
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY piecework/ piecework/
 COPY producer/ producer/
 COPY worker/ worker/

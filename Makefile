@@ -19,11 +19,11 @@ UV_COMPILE = $(BIN)/uv --no-config pip compile --quiet --universal --python-vers
 	--custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lint format types test bench image lock clean
+.PHONY: help setup run lint format types test bench k8s-validate image lock clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv with the locked dependencies and the project, editable
 
@@ -55,6 +55,9 @@ types: setup ## check types
 
 test: setup ## run the tests that need no cluster, on TEST_PROCESSES (2) processes
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
+
+k8s-validate: setup ## check k8s/ and every manifest that the code makes, for three Kubernetes versions
+	$(BIN)/python -m k8s.validate
 
 bench: setup ## run each benchmark's short form
 	@for script in $(wildcard bench/[!_]*.py); do \
