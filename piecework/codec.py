@@ -76,9 +76,7 @@ def _storable_datetime(value: datetime) -> object:
     try:
         value.astimezone(UTC)
     except OverflowError:
-        raise Unstorable(
-            f"the datetime {value.isoformat()} cannot be stored: it is out of range in UTC"
-        ) from None
+        raise Unstorable(f"the datetime {value.isoformat()} cannot be stored: it is out of range in UTC") from None
     return value
 
 
@@ -133,13 +131,9 @@ def _encode(value: object, plain: bool) -> bytes:
     except RecursionError:
         raise Unstorable("a value that is nested too deeply, or contains itself, cannot be stored") from None
     except UnicodeEncodeError as error:
-        raise Unstorable(
-            f"a str with the lone surrogate {error.object[error.start]!a} cannot be stored"
-        ) from None
+        raise Unstorable(f"a str with the lone surrogate {error.object[error.start]!a} cannot be stored") from None
     if len(encoded) > MOST_BYTES:
-        raise TooLarge(
-            f"a value of {len(encoded) >> 20} MiB cannot be stored; the limit is {MOST_BYTES >> 20} MiB"
-        )
+        raise TooLarge(f"a value of {len(encoded) >> 20} MiB cannot be stored; the limit is {MOST_BYTES >> 20} MiB")
     return encoded
 
 

@@ -4,13 +4,17 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextvars import ContextVar, Token
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 
 class Context:
     """The item in hand. Valid until the handler returns; one for each item, also with `--concurrency`."""
+
+    scheduled_time: ClassVar[datetime | None] = None
+    """The time that the run was scheduled for, if a schedule submitted it; the same for all items."""
 
     def __init__(self, run: str, attempt: int, position: Callable[[], int]) -> None:
         self.run = run

@@ -56,9 +56,7 @@ def parse_range(text: str) -> Range:
     except ValueError:
         raise UsageError(f"--range {text!r} is not START:STOP[:STEP] of integers, such as 0:1000") from None
     if len(parts) > 3 or step == 0:
-        raise UsageError(
-            f"--range {text!r} is not START:STOP[:STEP] with a STEP other than 0, such as 0:1000"
-        )
+        raise UsageError(f"--range {text!r} is not START:STOP[:STEP] with a STEP other than 0, such as 0:1000")
     return checked_range(start, stop, step)
 
 
@@ -117,9 +115,7 @@ def _encoded_jsonl(stream: BinaryIO, name: str) -> Iterator[bytes]:
         except (msgspec.MsgspecError, UnicodeDecodeError, codec.Unstorable, RecursionError) as error:
             if not line.strip():
                 continue
-            raise BadInput(
-                f"{name}, line {number}: {error} in {line[:80].decode(errors='replace')!r}"
-            ) from None
+            raise BadInput(f"{name}, line {number}: {error} in {line[:80].decode(errors='replace')!r}") from None
 
 
 def _encoded_values(values: Iterable[object]) -> Iterator[bytes]:

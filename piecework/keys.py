@@ -28,9 +28,7 @@ RUNS = f"{_PREFIX}:runs"
 def checked_run_id(run: str) -> str:
     """Return `run` if it is a run id; raise `UsageError` with the rule if not."""
     if not RUN_ID.fullmatch(run):
-        raise UsageError(
-            f"run id {run!r} is not allowed: use 1 to 48 of a-z, 0-9 and '-', with no '-' at either end"
-        )
+        raise UsageError(f"run id {run!r} is not allowed: use 1 to 48 of a-z, 0-9 and '-', with no '-' at either end")
     return run
 
 

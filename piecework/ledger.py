@@ -86,9 +86,7 @@ class Ledger:
         """The specification the run was opened with. Raises `UnknownRun`, `ContractMismatch`."""
         contract, spec = self.client.hmget(self.keys.run, "contract", "spec")
         if spec is None or contract is None:
-            raise UnknownRun(
-                f"run {self.run} is not on this server; `piecework status` lists the runs that are"
-            )
+            raise UnknownRun(f"run {self.run} is not on this server; `piecework status` lists the runs that are")
         if int(contract) != CONTRACT:
             raise ContractMismatch(
                 f"run {self.run} has contract version {int(contract)}, this piecework has {CONTRACT}: "
@@ -140,9 +138,7 @@ class Ledger:
         limit, percent = budget if budget is not None else (-1, False)
         sealed, state = self._scripts.call("seal", total, limit, int(percent))
         if not sealed:
-            raise RunIsOver(
-                f"run {self.run} cannot be sealed with {total} items: it is {_text(state) or 'gone'}"
-            )
+            raise RunIsOver(f"run {self.run} cannot be sealed with {total} items: it is {_text(state) or 'gone'}")
         return State(_text(state))
 
     def pause(self, paused: bool) -> State:
@@ -246,9 +242,7 @@ class Ledger:
         delay_ms = -1 if delay_seconds is None else round(delay_seconds * 1000)
         return self._blame(chunk, worker, index, 0, delay_ms, failure)
 
-    def _blame(
-        self, chunk: int, worker: str, index: int, limit: int, delay_ms: int, failure: Failure
-    ) -> bool | None:
+    def _blame(self, chunk: int, worker: str, index: int, limit: int, delay_ms: int, failure: Failure) -> bool | None:
         packed = pack_failures([failure])
         status, _ = self._scripts.call("blame", chunk, worker, index, limit, delay_ms, packed, b"")
         return None if status == b"refused" else status == b"failed"
@@ -266,9 +260,7 @@ class Ledger:
         """One consistent picture of the run. Raises `UnknownRun`."""
         reply = self._scripts.call("status", round(2000 * lease_seconds))
         if not reply:
-            raise UnknownRun(
-                f"run {self.run} is not on this server; `piecework status` lists the runs that are"
-            )
+            raise UnknownRun(f"run {self.run} is not on this server; `piecework status` lists the runs that are")
         flat, in_flight, workers, waiting, leased, delayed, _, _, now_ms = reply
         pairs = zip(flat[::2], flat[1::2], strict=True)
         fields = {_text(name): _text(value) for name, value in pairs}
@@ -293,9 +285,7 @@ class Ledger:
             workers=workers,
             items_per_second=round(rate, 3),
             elapsed_seconds=round(elapsed, 3),
-            eta_seconds=round((total - recorded) / rate, 1)
-            if rate > 0 and not state.over and sealed
-            else None,
+            eta_seconds=round((total - recorded) / rate, 1) if rate > 0 and not state.over and sealed else None,
             reason=fields["reason"],
             waiting=waiting,
             leased=leased,
@@ -316,9 +306,7 @@ class Ledger:
     def _known(self, raw: bytes) -> State:
         state = _state(raw)
         if state is None:
-            raise UnknownRun(
-                f"run {self.run} is not on this server; `piecework status` lists the runs that are"
-            )
+            raise UnknownRun(f"run {self.run} is not on this server; `piecework status` lists the runs that are")
         return state
 
 

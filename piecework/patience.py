@@ -24,9 +24,7 @@ _AWAY = (
     redis.exceptions.TryAgainError,
 )
 # Redis before 7.0 tells of an error in a script as "Error running script (call to f_…): …: -OOM …".
-_AWAY_REPLY = re.compile(
-    r"(Error running script .*-)?(OOM|MISCONF|NOREPLICAS|MASTERDOWN|READONLY|BUSY|UNBLOCKED) "
-)
+_AWAY_REPLY = re.compile(r"(Error running script .*-)?(OOM|MISCONF|NOREPLICAS|MASTERDOWN|READONLY|BUSY|UNBLOCKED) ")
 _REFUSED = (
     redis.AuthenticationError,
     redis.exceptions.AuthorizationError,
@@ -73,13 +71,9 @@ class Patience:
                 now = self.clock()
                 if since is None:
                     since = now
-                    self.say(
-                        f"{where(self.server)} does not take a call ({error}); trying for {self.seconds:g} s"
-                    )
+                    self.say(f"{where(self.server)} does not take a call ({error}); trying for {self.seconds:g} s")
                 if now - since >= self.seconds:
-                    raise ServerLost(
-                        f"{where(self.server)} was away for {self.seconds:g} s: {error}"
-                    ) from error
+                    raise ServerLost(f"{where(self.server)} was away for {self.seconds:g} s: {error}") from error
                 self.wait(min(pause, since + self.seconds - now))
                 pause = min(2 * pause, 1.0)
             else:

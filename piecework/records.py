@@ -76,11 +76,7 @@ def pack_failures(failures: list[Failure]) -> bytes:
     """Pack failures for their stream; texts are cut to 10,000 characters and freed of lone surrogates."""
 
     def fit(text: str) -> str:
-        text = (
-            text
-            if len(text) <= _MOST_MESSAGE
-            else f"{text[: _MOST_MESSAGE // 2]} … {text[-_MOST_MESSAGE // 2 :]}"
-        )
+        text = text if len(text) <= _MOST_MESSAGE else f"{text[: _MOST_MESSAGE // 2]} … {text[-_MOST_MESSAGE // 2 :]}"
         return text.encode(errors="backslashreplace").decode()
 
     return pack([[fit(f.type), fit(f.message), fit(f.traceback), f.attempt] for f in failures])

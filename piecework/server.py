@@ -24,9 +24,7 @@ _ALLOWED: Final = (
     "allowed are redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, and "
     "unix:///PATH/OF/SOCKET[?db=DB]; a user or password with one of / ? # @ : in it must be percent-encoded"
 )
-_REACH: Final = (
-    "See that it runs, and that host, port and network policy are right (`redis-cli -u URL ping`)."
-)
+_REACH: Final = "See that it runs, and that host, port and network policy are right (`redis-cli -u URL ping`)."
 
 
 @dataclass(frozen=True)
@@ -110,9 +108,7 @@ def where(client: redis.Redis) -> str:
     if "path" in options:
         return f"unix://{options['path']}"
     scheme = "rediss" if issubclass(client.connection_pool.connection_class, redis.SSLConnection) else "redis"
-    return (
-        f"{scheme}://{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db') or 0}"
-    )
+    return f"{scheme}://{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db') or 0}"
 
 
 def check(client: redis.Redis) -> ServerFacts:
@@ -146,9 +142,7 @@ def check(client: redis.Redis) -> ServerFacts:
             "Valkey 7.2, or newer. Upgrade it, or give the URL of another one."
         )
     if _number(info, "loading"):
-        raise ServerUnusable(
-            f"The server at {here} is still loading its data. Try again when it has done so."
-        )
+        raise ServerUnusable(f"The server at {here} is still loading its data. Try again when it has done so.")
     if _text(info, "role") in ("slave", "replica"):
         raise ServerUnusable(
             f"The server at {here} is a replica of {_text(info, 'master_host')}:{_text(info, 'master_port')} "

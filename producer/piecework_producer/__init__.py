@@ -1,10 +1,10 @@
 """The producer's side of piecework, and its Python interface.
 
-    import piecework_producer
+import piecework_producer
 
-    with piecework_producer.run("mypkg.tasks:convert", paths, parallelism=4) as run:
-        for outcome in run.results():
-            print(outcome.index, outcome.result)
+with piecework_producer.run("mypkg.tasks:convert", paths, parallelism=4) as run:
+    for outcome in run.results():
+        print(outcome.index, outcome.result)
 """
 
 from piecework.records import Status

@@ -43,9 +43,7 @@ class Options(TypedDict, total=False):
     grace: float
 
 
-def submit(
-    handler: Handler, items: Iterable[object], *, run: str | None = None, **options: Unpack[Options]
-) -> Run:
+def submit(handler: Handler, items: Iterable[object], *, run: str | None = None, **options: Unpack[Options]) -> Run:
     """Fill and seal a run, and return it. No worker is started; `piecework-worker RUN` drains it.
 
     `handler` is `package.module:function` or a function of an importable module. `items` is read once; a `range` is
@@ -56,9 +54,7 @@ def submit(
     return _submit(_settings(handler, run, options), items)
 
 
-def run(
-    handler: Handler, items: Iterable[object], *, run: str | None = None, **options: Unpack[Options]
-) -> Run:
+def run(handler: Handler, items: Iterable[object], *, run: str | None = None, **options: Unpack[Options]) -> Run:
     """Submit a run, drain it with workers on this machine, and return it when it is over.
 
     Look at `status().state` for the verdict: items may have failed. Arguments and errors as in `submit`. On Ctrl-C the

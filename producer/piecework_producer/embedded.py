@@ -212,9 +212,7 @@ class EmbeddedServer:
                         umask=0o077,
                     )
                 except OSError as error:
-                    raise ServerUnusable(
-                        f"The server {binary} cannot be started: {error.strerror}."
-                    ) from error
+                    raise ServerUnusable(f"The server {binary} cannot be started: {error.strerror}.") from error
         return True
 
     def _options(self, socket: Path) -> list[str]:
@@ -285,9 +283,7 @@ class EmbeddedServer:
             lines = file.read().decode(errors="replace").splitlines()
         # "1:M 1 Jan 2026 00:00:00.000 # text": another mark than # is not serious; no mark, and it is fatal.
         texts = [
-            re.sub(r"^\d+:\w .{20,30} # ", "", line)
-            for line in lines
-            if not re.match(r"\d+:\w .{20,30} [^#] ", line)
+            re.sub(r"^\d+:\w .{20,30} # ", "", line) for line in lines if not re.match(r"\d+:\w .{20,30} [^#] ", line)
         ]
         greeting = re.compile("WARNING|oO0|Redis version|Configuration loaded|Server initialized")
         return " ".join([text.strip() for text in texts if text.strip() and not greeting.match(text)][-2:])
@@ -456,9 +452,7 @@ def _binary_version(binary: Path) -> tuple[int, ...]:
     """Of a Redis or a Valkey (whose first, 7.2, was a Redis 7.2); () if it does not run."""
     asked = [str(binary), "--version"]
     try:
-        told = subprocess.run(
-            asked, stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=True
-        ).stdout
+        told = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
     found = re.search(rb"\bv=(\d+)\.(\d+)\.(\d+)", told)

@@ -40,9 +40,7 @@ def drain(
                 status = _look(run, launch)
                 on_status(status, launch)
                 over = status.state.over
-                for outcome in (
-                    _all(reader) if over else reader.in_order(_LOOK_SECONDS, _MOST_READING_SECONDS)
-                ):
+                for outcome in _all(reader) if over else reader.in_order(_LOOK_SECONDS, _MOST_READING_SECONDS):
                     on_outcome(outcome)
             except RedisError as error:
                 if not is_away(error):

@@ -128,12 +128,13 @@ class _Tail:
         last, pause = "", 0.1
         while not self._closing.is_set():
             try:
-                tail = None if last else self._tail
-                self._stream = self._cluster.logs(self._pod, self._container, follow=True, since=last, tail=tail)
+                resumed = last
+                tail = None if resumed else self._tail
+                self._stream = self._cluster.logs(self._pod, self._container, follow=True, since=resumed, tail=tail)
                 if self._closing.is_set():
                     self._stream.close()
                 for line in map(_line_of(self._pod), self._stream):
-                    if line.time > last:  # the times of a pod's log grow, and `since` has whole seconds only
+                    if line.time > resumed:  # `since` has whole seconds: some lines come once more
                         last, pause = line.time, 0.1
                         self._lines.put(line)
                         self._news.tell()
@@ -152,7 +153,10 @@ class _Tail:
 
     def _has_ended(self) -> bool:
         """A stream ends with the container, which restartPolicy OnFailure starts again."""
-        pod = self._cluster.get(PODS, self._pod)
+        found, _ = self._cluster.list(PODS, field_selector=f"metadata.name={self._pod}")
+        if not found:
+            return True
+        pod = found[0]
         statuses = pod.status.container_statuses or ()
         states = [each.state for each in statuses if each.name == self._container]
         if pod.spec.restart_policy == "Never" and any(state.terminated for state in states):

@@ -1,5 +1,6 @@
 """The settings of the Kubernetes side: options, then PIECEWORK_… in the environment, then defaults."""
 
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import Field
@@ -49,6 +50,10 @@ class JobSettings(ClusterSettings):
     replace: bool = False
     completions: int | None = Field(None, ge=1)
     restart_policy: str = "Never"
+    schedule: str | None = None
+    """In a schedule's producer: the schedule's name, its Job's name, and how many missed times are made up for."""
+    schedule_job: str | None = None
+    catch_up_limit: int = Field(0, ge=0)
 
     def pod_options(self, command: tuple[str, ...] = ()) -> PodOptions:
         """Raises `UsageError` for an option that is not KEY=VALUE, or for a missing image."""
@@ -75,7 +80,7 @@ class JobSettings(ClusterSettings):
             run_as_user=self.run_as_user if self.run_as_user is not None else defaults.run_as_user,
         )
 
-    def job_options(self, schedule: str | None = None) -> JobOptions:
+    def job_options(self, scheduled_time: datetime | None = None) -> JobOptions:
         """For a run's Job. Raises `UsageError`."""
         return JobOptions(
             pod=self.pod_options(),
@@ -87,7 +92,8 @@ class JobSettings(ClusterSettings):
             annotations=_pairs("--annotation", self.annotation),
             queue=self.queue,
             min_parallelism=self.min_parallelism,
-            schedule=schedule,
+            schedule=self.schedule,
+            scheduled_time=scheduled_time,
             patch=read_patch(self.patch) if self.patch else None,
         )
 

@@ -100,13 +100,7 @@ class LocalLauncher:
         if self._verdict is not None:
             state = LaunchState.ACTIVE if running else LaunchState.FAILED
         elif self._succeeded or self._stopping:
-            state = (
-                LaunchState.ACTIVE
-                if running
-                else LaunchState.SUCCEEDED
-                if self._succeeded
-                else LaunchState.GONE
-            )
+            state = LaunchState.ACTIVE if running else LaunchState.SUCCEEDED if self._succeeded else LaunchState.GONE
         else:
             state = LaunchState.ACTIVE if self._slots else LaunchState.GONE
         pending = sum(slot.wanted and slot.process is None for slot in self._slots) if self._replaces else 0
@@ -224,9 +218,7 @@ class LocalLauncher:
             self._fail(None, f"{self._failures} workers died and nothing was recorded; the last: {self._last_end}. "
                        f"Their output is in {self.logs}")  # fmt: skip
         else:
-            self._last_end += (
-                f"; replaced in {backoff:g} s (failure {self._failures} of {limit} without progress)"
-            )
+            self._last_end += f"; replaced in {backoff:g} s (failure {self._failures} of {limit} without progress)"
 
     def _fail(self, code: int | None, reason: str) -> None:
         if self._verdict is None:

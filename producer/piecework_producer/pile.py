@@ -67,9 +67,7 @@ def budget(max_failures: str | None) -> tuple[float, bool] | None:
     except ValueError:
         value = -1
     if not 0 <= value <= (100 if percent else 1 << 50):
-        raise UsageError(
-            f"--max-failures {max_failures!r} is neither a number of items nor a percentage, such as 5%"
-        )
+        raise UsageError(f"--max-failures {max_failures!r} is neither a number of items nor a percentage, such as 5%")
     return value, percent
 
 

@@ -22,9 +22,7 @@ def reference(handler: str | Callable[..., Any]) -> str:
         return handler
     module, name = getattr(handler, "__module__", None), getattr(handler, "__qualname__", None)
     if not module or not name or not _is_found(sys.modules.get(module), name, handler):
-        raise UsageError(
-            f"handler {handler!r} has no importable name: use a function at the top level of a module"
-        )
+        raise UsageError(f"handler {handler!r} has no importable name: use a function at the top level of a module")
     return f"{_importable_name(module, name)}:{name}"
 
 
@@ -43,9 +41,7 @@ def _importable_name(module: str, name: str) -> str:
         return main.__spec__.name
     script = getattr(main, "__file__", None)
     if script is None:
-        raise UsageError(
-            f"handler {name!r} was typed interactively: put it in a module that workers can import"
-        )
+        raise UsageError(f"handler {name!r} was typed interactively: put it in a module that workers can import")
     return Path(script).stem
 
 

@@ -60,9 +60,7 @@ class Run:
             if status.state.over:
                 return status
             if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError(
-                    f"run {self.id} is still {status.state}: {status.done} of {status.total} done"
-                )
+                raise TimeoutError(f"run {self.id} is still {status.state}: {status.done} of {status.total} done")
             time.sleep(_LOOK_SECONDS)
 
     def results(self, *, ordered: bool = True, follow: bool = False) -> Iterator[Outcome]:

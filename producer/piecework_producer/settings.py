@@ -41,9 +41,7 @@ RangeText = Annotated[str, _as_value_error(parse_range)]
 class ServerSettings(BaseSettings):
     """Where the ledger is kept."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="PIECEWORK_", env_ignore_empty=True, frozen=True, extra="ignore"
-    )
+    model_config = SettingsConfigDict(env_prefix="PIECEWORK_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     redis: str | None = None
     redis_password: str | None = None

@@ -1,6 +1,7 @@
 """Submitting to Kubernetes, and watching what became of it."""
 
 import time
+from datetime import datetime
 
 import typer
 
@@ -29,7 +30,7 @@ _SETTLE_SECONDS = 5.0
 
 
 def submit_run(
-    settings: RunSettings, job: JobSettings, pile: Pile, dry_run: str | None, schedule: str | None = None
+    settings: RunSettings, job: JobSettings, pile: Pile, dry_run: str | None, scheduled_time: datetime | None = None
 ) -> str:
     """Fill a run, seal it, and create its Job (or take over the one that is there); returns the run's id.
 
@@ -38,7 +39,7 @@ def submit_run(
     """
     run = settings.run or new_run_id(settings.handler_text)
     plan = WorkerPlan(run, settings.worker_arguments(), settings.parallelism, settings.grace)
-    options = job.job_options(schedule)
+    options = job.job_options(scheduled_time)
     code = pack(job.code, run) if job.code else None
     manifest = job_manifest(plan, options, code)
     if dry_run:

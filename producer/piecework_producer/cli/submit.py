@@ -125,6 +125,11 @@ def _submit_to_cluster(settings: CommandSettings, given: Mapping[str, Any], dry_
             "--redis is missing: pods cannot reach the embedded server. Give the URL of one that they reach too; "
             "k8s://SERVICE.NAMESPACE:6379 goes through a port-forward"
         )
+    if job.schedule:
+        from piecework_producer.cli.scheduled import submit_due
+
+        submit_due(settings, job)
+        return
     with o.open_pile(settings.range, settings.lines, settings.jsonl) as pile:
         run = submit_run(settings, job, pile, dry_run)
     if not dry_run:
