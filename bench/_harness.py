@@ -22,9 +22,7 @@ def arguments(description: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def interleaved(
-    systems: Mapping[str, Callable[[], float]], repetitions: int
-) -> dict[str, list[float]]:
+def interleaved(systems: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
     """Run each system once per repetition, in turn, so that a machine that drifts drifts for all. Returns figures."""
     figures: dict[str, list[float]] = {name: [] for name in systems}
     for repetition in range(repetitions):

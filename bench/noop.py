@@ -12,9 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from _harness import arguments, interleaved, report
-from _handlers import noop
-
+from bench._handlers import noop
+from bench._harness import arguments, interleaved, report
 from piecework.items import Range
 from piecework.ledger import Ledger
 from piecework.records import Spec
@@ -22,21 +21,19 @@ from piecework_producer.pile import fill, rq_job_template
 from piecework_producer.run import Run
 from piecework_producer.session import Session
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
 WORKERS = 2
 
 
 def piecework(items: int) -> float:
     """Items per second."""
     with tempfile.TemporaryDirectory() as state, Session(None, Path(state)) as session:
-        spec = Spec(handler="_handlers:noop", total=items)
+        spec = Spec(handler="bench._handlers:noop", total=items)
         ledger = Ledger(session.client, "bench")
         ledger.open(spec, rq_job_template(session.client, "bench"))
         environ = {**os.environ, "PIECEWORK_REDIS": session.url}
-        command = [sys.executable, "-m", "piecework_worker.main", "bench", "--handler", "_handlers:noop"]
-        workers = [
-            subprocess.Popen(command, cwd=HERE, env=environ, stderr=subprocess.DEVNULL) for _ in range(WORKERS)
-        ]
+        command = [sys.executable, "-m", "piecework_worker.main", "bench", "--handler", "bench._handlers:noop"]
+        workers = [subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.DEVNULL) for _ in range(WORKERS)]
         while ledger.status().workers < WORKERS:
             time.sleep(0.05)
         fill(ledger, spec, Range(0, items), parallelism=WORKERS, keep_seconds=3600)

@@ -5,6 +5,7 @@ later (piecework's launcher does that by itself). Default settings. The rival is
 The figure is seconds from the kill until every item is done; a system that does not get there has the whole deadline.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,13 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from _harness import arguments, interleaved, report
 from redis import Redis
 from rq import Queue
 
+from bench._harness import arguments, interleaved, report
 from piecework_producer.embedded import EmbeddedServer
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
 ITEMS = 200
 
 
@@ -43,22 +44,18 @@ def kill_in_mid_item(pid: int) -> None:
     time.sleep(0.02)
     os.kill(pid, signal.SIGKILL)
     for horse in horses:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(horse, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def piecework(deadline: float) -> tuple[float, int, int]:
     """(seconds from the kill to the end, items lost, items doubled)."""
     with tempfile.TemporaryDirectory() as state:
-        command = [sys.executable, "-m", "piecework_producer.cli", "run", "_handlers:sleep_50_ms", "-p", "2"]
+        command = [sys.executable, "-m", "piecework_producer.cli", "run", "bench._handlers:sleep_50_ms", "-p", "2"]
         command += ["--range", f"0:{ITEMS}", "--state-dir", state]
-        run = subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         time.sleep(2.0)
-        workers = [
-            pid for pid in children(run.pid) if b"piecework_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
+        workers = [pid for pid in children(run.pid) if b"piecework_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         kill_in_mid_item(workers[0])
         killed = time.monotonic()
         output, _ = run.communicate(timeout=deadline)
@@ -72,11 +69,11 @@ def rq(deadline: float) -> tuple[float, int, int]:
     with tempfile.TemporaryDirectory() as state, EmbeddedServer(Path(state)) as server:
         client = Redis.from_url(server.url)
         queue = Queue("bench", connection=client)
-        jobs = queue.enqueue_many([Queue.prepare_data("_handlers.sleep_50_ms", (i,)) for i in range(ITEMS)])
+        jobs = queue.enqueue_many([Queue.prepare_data("bench._handlers.sleep_50_ms", (i,)) for i in range(ITEMS)])
         command = [str(Path(sys.executable).parent / "rq"), "worker", "--url", server.url, "bench"]
 
         def start() -> "subprocess.Popen[bytes]":
-            return subprocess.Popen(command, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
         workers = [start(), start()]
         time.sleep(2.0)
