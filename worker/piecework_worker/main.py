@@ -1,123 +1,32 @@
-"""`piecework-worker RUN`: what a pod or the local launcher runs. Exits with a code of `piecework.states.WorkerExit`.
+"""`piecework-worker RUN`: what a pod or the local launcher runs.
 
-The last line that it writes says which code and why, on standard error and in the termination log.
+It exits with a code of `piecework.states.WorkerExit`. The last line that it writes says which code and why,
+on standard error and in the termination log. That holds from the first moment: the signals are heard before the
+libraries are imported, which takes most of a worker's start.
 """
 
-import logging
-import secrets
-import socket
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-import rq.defaults
-
-from piecework.errors import (
-    ContractMismatch,
-    HandlerUnusable,
-    PieceworkError,
-    ServerLost,
-    ServerUnusable,
-    UnknownRun,
-    UsageError,
-)
-from piecework.ledger import Ledger
-from piecework.patience import Patience
-from piecework.records import Spec
-from piecework.server import connect
 from piecework.states import WorkerExit
-from piecework_worker import handlers
-from piecework_worker.command import command
-from piecework_worker.handlers import Runner
-from piecework_worker.settings import WorkerSettings, environment, parse, program_arguments
-from piecework_worker.worker import DrainWorker, Ending
-
-log = logging.getLogger("piecework.worker")
+from piecework_worker.ending import Ending, last_words, leave_for_sure
+from piecework_worker.wakeup import StoppedEarly, leave_when_stopped
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Drain the run that the command line or the environment names; returns the exit code."""
-    termination_log = Path("/dev/termination-log")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
-    logging.getLogger("rq.worker").setLevel(logging.WARNING)
+    leave_when_stopped()
     try:
-        settings = parse(program_arguments() if argv is None else argv)
-        termination_log = settings.termination_log
-        ending = _drain(settings)
-    except (UsageError, HandlerUnusable, UnknownRun, ContractMismatch, ServerUnusable) as error:
-        if error.__cause__ is not None and isinstance(error, HandlerUnusable):
-            traceback.print_exception(error.__cause__)
-        ending = Ending(WorkerExit.CANNOT_WORK, str(error))
-    except ServerLost as error:
-        ending = Ending(WorkerExit.HANDED_BACK, str(error))
-    except Exception as error:  # a bug, or a PieceworkError that no worker can mend
-        if not isinstance(error, PieceworkError):
-            traceback.print_exc()
-        ending = Ending(WorkerExit.BUG, f"{type(error).__name__}: {error}")
-    _last_words(ending, termination_log)
+        from piecework_worker import session
+
+        ending = session.drain(sys.argv[1:] if argv is None else argv)
+    except StoppedEarly as error:
+        reason = f"told to stop ({error}) before it began; the run is not over"
+        ending = Ending(WorkerExit.HANDED_BACK, reason)
+    last_words(ending)
+    if argv is None:
+        leave_for_sure(ending.code)
     return int(ending.code)
-
-
-def _last_words(ending: Ending, termination_log: Path) -> None:
-    line = f"piecework-worker: exit {int(ending.code)} ({ending.code.name.lower()}): {ending.reason}"
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
-    try:
-        if termination_log.is_file():
-            termination_log.write_text(line + "\n")
-    except OSError:  # no termination log: the line on standard error has to do
-        return
-
-
-def _drain(settings: WorkerSettings) -> Ending:
-    if rq.defaults.RQ_KEY_PREFIX != "rq":
-        raise UsageError("RQ_KEY_PREFIX is set; piecework's ledger and queues need RQ's default prefix: unset it")
-    runner = _runner(settings)
-    client = connect(settings.redis_url)
-    patience = Patience(settings.patience, client, log.warning)
-    ledger = Ledger(client, settings.run)
-    spec = patience(ledger.spec)
-    _same_work(settings, spec)
-    name = settings.name or f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    worker = patience(lambda: DrainWorker(client, ledger, spec, settings, name, runner))
-    log.info("worker %s drains run %s", name, settings.run)
-    return worker.drain()
-
-
-def _runner(settings: WorkerSettings) -> Callable[[], Runner]:
-    """Load the handler once, in the main process, so that forks share it; the runner is made in each fork."""
-    if settings.exec is not None:
-        function = command(
-            settings.exec, shell=settings.shell, stdin=settings.stdin, environ=environment()
-        )
-    else:
-        assert settings.handler is not None
-        sys.path.insert(0, str(Path.cwd()))
-        function = handlers.load(settings.handler)
-
-    def make() -> Runner:
-        return handlers.runner(
-            function,
-            batch=settings.batch,
-            batch_size=settings.batch_size,
-            concurrency=settings.concurrency,
-            item_timeout=settings.item_timeout,
-        )
-
-    make().close()
-    return make
-
-
-def _same_work(settings: WorkerSettings, spec: Spec) -> None:
-    """Handler and run come from the command line, never from Redis; that they differ is an error to be seen."""
-    for name, mine, theirs in (
-        ("handler", settings.handler_text, spec.handler),
-        ("batch", settings.batch, spec.batch),
-        ("stdin", settings.stdin, spec.stdin),
-    ):
-        if mine != theirs:
-            raise UsageError(f"run {settings.run} was submitted with {name} {theirs!r}, this worker has {mine!r}")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,18 @@ from collections.abc import Callable
 _PR_SET_PDEATHSIG = 1
 
 
-def end_with_parent(number: signal.Signals) -> None:
-    """Have the kernel send this process a signal when its parent dies. Linux only; elsewhere nothing happens."""
+def end_with_parent(parent: int, *, group: bool) -> None:
+    """Have the kernel end this process when its parent dies (on Linux; elsewhere see `kill_group_without`).
+
+    With `group`, all of its process group too: that takes a signal handler, which runs only when the
+    interpreter does. Without, it is a SIGKILL, which also ends a handler that is deep in C code.
+    """
     if sys.platform == "linux":
+        if group:
+            signal.signal(signal.SIGUSR1, lambda *_: os.killpg(0, signal.SIGKILL))
+        number = signal.SIGUSR1 if group else signal.SIGKILL
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    kill_group_without(parent)()  # it may have died before the kernel was told
 
 
 def parent_is(pid: int) -> bool:

@@ -24,7 +24,7 @@ class Progress:
         self._cells[0], self._cells[1], self._cells[2] = IDLE, _FOREVER, 0
 
     def begin(self, index: int, deadline_ns: int | None) -> None:
-        """The horse takes an item in hand, to be killed if it is still at it at `deadline_ns` (monotonic clock)."""
+        """The horse takes an item in hand, to be killed if still at it at `deadline_ns` (monotonic clock)."""
         cells = self._cells
         cells[1] = _FOREVER if deadline_ns is None else deadline_ns
         cells[0] = index

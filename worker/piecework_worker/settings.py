@@ -1,13 +1,13 @@
-"""The worker's settings: its command line, then PIECEWORK_… in the environment, then defaults. Read once, in main."""
+"""The worker's settings: command line, then PIECEWORK_… in the environment, then defaults. Read in main."""
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from datetime import datetime
 from typing import Literal, NoReturn, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from piecework.errors import UsageError
@@ -39,20 +39,48 @@ class WorkerSettings(BaseSettings):
     grace: float = Field(20.0, ge=0)
     name: str | None = None
     parent: int | None = None
-    termination_log: Path = Path("/dev/termination-log")
+    scheduled_time: datetime | None = None
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        checked_run_id(self.run)
-        if (self.handler is None) == (self.exec is None):
-            raise ValueError("give either --handler package.module:function or --exec 'COMMAND {}'")
-        if (self.shell or self.stdin) and self.exec is None:
-            raise ValueError("--shell and --stdin go with --exec")
-        if self.batch_size is not None and not self.batch:
-            raise ValueError("--batch-size goes with --batch")
-        if self.isolation == "none" and self.item_timeout is not None:
-            raise ValueError("--item-timeout needs --isolation process: only a process of its own can be ended")
-        return self
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_problems(cls, given: dict[str, object], check: ModelWrapValidatorHandler[Self]) -> Self:
+        """Raises `UsageError` with all problems: of single settings, and of those that do not go together."""
+        problems: list[str] = []
+        try:
+            settings = check(given)
+        except ValidationError as error:
+            problems = [_problem(each) for each in error.errors()]
+            wrong = {each["loc"][0] for each in error.errors() if each["loc"]}
+            rest = {name: value for name, value in given.items() if name not in wrong}
+            settings = check({"run": "unknown", "redis": "unknown"} | rest)
+        problems += settings._inconsistencies()
+        if problems:
+            raise UsageError("; ".join(problems))
+        return settings
+
+    def _inconsistencies(self) -> list[str]:
+        found = {
+            "give either --handler package.module:function or --exec 'COMMAND {}'": (
+                (self.handler is None) == (self.exec is None)
+            ),
+            "--shell and --stdin go with --exec": (self.shell or self.stdin) and self.exec is None,
+            "--batch and --concurrency go with --handler": (
+                (self.batch or self.concurrency > 1) and self.exec is not None
+            ),
+            "--batch-size goes with --batch": self.batch_size is not None and not self.batch,
+            "--exec needs --isolation process: a command has to end with its worker": (
+                self.isolation == "none" and self.exec is not None
+            ),
+            "--item-timeout needs --isolation process: only a process of its own can be ended": (
+                self.isolation == "none" and self.item_timeout is not None
+            ),
+        }
+        problems = [problem for problem, is_one in found.items() if is_one]
+        try:
+            checked_run_id(self.run)
+        except UsageError as error:
+            problems.insert(0, str(error))
+        return problems
 
     @property
     def redis_url(self) -> str:
@@ -74,8 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="piecework-worker",
         description="Drain one run and exit with a code that says why.",
-        epilog="exit codes: 0 the run is drained · 65 it failed or was cancelled · 75 handed back, not over · "
-        "78 can never work (settings, handler, unknown run) · 70 a bug\n\n"
+        epilog="exit codes: 0 the run is drained · 65 it failed or was cancelled · 75 handed back, not over "
+        "· 78 can never work (settings, handler, unknown run) · 70 a bug\n\n"
         "example: piecework-worker nightly --handler mypkg.tasks:convert --redis redis://localhost:6379",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
@@ -84,19 +112,27 @@ def _parser() -> argparse.ArgumentParser:
     add("run", nargs="?", metavar="RUN", help="id of the run (PIECEWORK_RUN)")
     add("--redis", metavar="URL", help="redis://, rediss:// or unix:// (PIECEWORK_REDIS); "
         "a password may come apart, in PIECEWORK_REDIS_PASSWORD")  # fmt: skip
-    add("--handler", metavar="M:F", help="package.module:function (PIECEWORK_HANDLER, and so on for each option)")
+    add(
+        "--handler",
+        metavar="M:F",
+        help="package.module:function (PIECEWORK_HANDLER, and so on for each option)",
+    )
     add("--exec", metavar="CMD", help="a command with {} for the item, instead of a handler")
     add("--shell", action="store_true", help="run the command with /bin/sh")
     add("--stdin", action="store_true", help="give the command each item on standard input, as JSON")
     add("--batch", action="store_true", help="the handler takes a list of items and returns as many results")
     add("--batch-size", metavar="N", help="most items in such a list (default: about 0.25 s of work)")
     add("--concurrency", metavar="K", help="items at once, for an async handler (default 1)")
-    add("--isolation", choices=["process", "none"], help="a forked process for each chunk (default), or none")
+    add("--isolation", metavar="process|none", help="a forked process for each chunk (default), or none")
     add("--item-timeout", metavar="S", help="end an item that takes longer; it counts as failed")
-    add("--lease", metavar="S", help="how long a chunk stays this worker's without a sign of life (default 15)")
+    add(
+        "--lease",
+        metavar="S",
+        help="how long a chunk stays this worker's without a sign of life (default 15)",
+    )
     add("--patience", metavar="S", help="how long Redis may be away (default 60)")
     add("--grace", metavar="S", help="time for the item in hand after SIGTERM (default 20)")
-    add("--name", help="name of the worker (default: host, process id)")
+    add("--name", help="name of the worker (default: its host and a random number)")
     add("--parent", metavar="PID", help="hand back when this process, the launcher, is gone")
     return parser
 
@@ -104,17 +140,11 @@ def _parser() -> argparse.ArgumentParser:
 def parse(argv: Sequence[str]) -> WorkerSettings:
     """Settings from a command line and the environment. Raises `UsageError` with all problems together."""
     given = vars(_parser().parse_args(argv))
-    try:
-        return WorkerSettings(**given)
-    except ValidationError as error:
-        raise UsageError("; ".join(_problem(each) for each in error.errors())) from None
+    return WorkerSettings(**given)
 
 
-def _problem(error: Mapping[str, object]) -> str:
-    location = error["loc"]
-    if not isinstance(location, tuple) or not location:
-        return str(error["msg"]).removeprefix("Value error, ")
-    name = str(location[0])
+def _problem(error: ErrorDetails) -> str:
+    name = str(error["loc"][0])
     option = "RUN" if name == "run" else f"--{name.replace('_', '-')}"
     if error["type"] == "missing":
         return f"{option} is missing (or PIECEWORK_{name.upper()} in the environment)"
@@ -124,8 +154,3 @@ def _problem(error: Mapping[str, object]) -> str:
 def environment() -> Mapping[str, str]:
     """The environment that commands inherit."""
     return os.environ
-
-
-def program_arguments() -> list[str]:
-    """The process's own arguments."""
-    return sys.argv[1:]

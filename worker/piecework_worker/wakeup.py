@@ -4,6 +4,29 @@ import os
 import select
 import signal
 from collections.abc import Callable
+from types import FrameType
+from typing import Final, NoReturn
+
+STOPS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class StoppedEarly(BaseException):
+    """The worker was told to stop before it had begun; it holds nothing."""
+
+
+def leave_when_stopped() -> None:
+    """Until `Wakeup.install`: a stop raises `StoppedEarly`, also while the handler's module is imported.
+
+    (A container's first process has no default action for these signals: it would not hear them at all.)
+    """
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        for each in STOPS:
+            signal.signal(each, signal.SIG_IGN)
+        raise StoppedEarly(signal.Signals(number).name)
+
+    for number in STOPS:
+        signal.signal(number, leave)
 
 
 class Wakeup:
@@ -17,18 +40,22 @@ class Wakeup:
 
     def install(self) -> None:
         """Take over the signals. Call in the main thread."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, lambda received, _: self._on_stop(received))
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
     @staticmethod
-    def uninstall_in_horse() -> None:
-        """In a fork: the signals are not the worker's any more. Ctrl-C is the main process's to handle."""
+    def uninstall_in_horse(on_stop: Callable[[], None]) -> None:
+        """In a fork, with `STOPS` blocked: the signals are the horse's now, also one that has come meanwhile.
+
+        Ctrl-C is the main process's to handle.
+        """
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, lambda *_: on_stop())
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
     def wait(self, seconds: float) -> None:
         """Return after `seconds`, or as soon as a signal has come since the last wait."""

@@ -14,6 +14,7 @@ from piecework_producer import embedded
 from piecework_producer.cli import options as o
 from piecework_producer.cli.errors import reporting
 from piecework_producer.cli.output import table
+from piecework_producer.server_binary import find_binary
 from piecework_producer.session import Session
 from piecework_producer.settings import ServerSettings, read
 
@@ -56,7 +57,7 @@ def _findings(settings: ServerSettings) -> Iterator[Finding]:
 
 def _binary() -> Finding:
     try:
-        return Finding("server binary", "ok", str(embedded.find_binary()))
+        return Finding("server binary", "ok", str(find_binary()))
     except PieceworkError as error:
         return Finding("server binary", "FAIL", str(error))
 

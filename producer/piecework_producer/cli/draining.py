@@ -30,7 +30,11 @@ def drain_here(submitted: Run, launcher: LocalLauncher, output: ResultsOutput) -
                 output.flush(shown.aside)
                 shown.status(status, launch)
 
-            status = drain(submitted, launcher, output.write, show)
+            try:
+                status = drain(submitted, launcher, output.write, show)
+            except KeyboardInterrupt:
+                say("stopping: workers finish the items in hand; once more ends them at once")
+                raise
         output.flush()
         return status
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from piecework_producer.cli.errors import reporting, say
 from piecework_producer.cli.output import ResultsOutput
 from piecework_producer.local_workers import local_launcher
 from piecework_producer.references import load
+from piecework_producer.run import Run
 from piecework_producer.session import Session
 from piecework_producer.settings import RunSettings, read
 from piecework_producer.submission import submit_to
@@ -55,6 +56,8 @@ def pi(
         }
         | {"chunk_size": 1},
     )
+    if out is not None:
+        _check(out)
     started = time.monotonic()
     try:
         default_parts = load(f"{_MODULE}:default_parts", "pi")
@@ -73,19 +76,32 @@ def pi(
             say(f"run {status.run} {status.state}: {why}")
             raise typer.Exit(code)
         series = time.monotonic() - started
-        text = load(f"{_MODULE}:combine", "pi")((outcome.result for outcome in submitted.results()), digits)
+        text = _combined(submitted, digits)
     _write(text, out)
     seconds = time.monotonic() - started
     say(f"{digits} digits of pi in {seconds:.2f} s: {len(items)} items on {settings.parallelism} workers "
         f"{series:.2f} s, put together {seconds - series:.2f} s")  # fmt: skip
 
 
+def _combined(submitted: Run, digits: int) -> str:
+    combine = load(f"{_MODULE}:combine", "pi")
+    try:
+        return str(combine((outcome.result for outcome in submitted.results()), digits))
+    except (ValueError, ArithmeticError) as error:
+        raise UsageError(f"run {submitted.id}: {error}") from error
+
+
+def _check(out: Path) -> None:
+    """That it can be written is better known before the work than after it."""
+    try:
+        out.open("ab").close()
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from None
+
+
 def _write(text: str, out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text + "\n")
-        return
-    try:
+    else:
         out.write_text(text + "\n", encoding="ascii")
-    except OSError as error:
-        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from None
-    say(f"written to {out}")
+        say(f"written to {out}")

@@ -109,7 +109,8 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         help="Submit runs at set times: create or update (`schedule NAME CRON HANDLER …`), list, trigger, suspend, "
         "resume, delete.",
-        epilog="Example: piecework schedule hourly '0 * * * *' mypkg.tasks:sync --range 0:100 --image registry/me/tasks:1 "
+        epilog="Example: piecework schedule hourly '0 * * * *' mypkg.tasks:sync --range 0:100 "
+        "--image registry/me/tasks:1 "
         "--producer-image registry/me/piecework-producer:1",
     )
     schedule.command()(create)
