@@ -87,6 +87,10 @@ class _Entry:
     kept: bool = False
 
 
+class _Forgotten(CorruptData):
+    """An entry is gone that was there: `retry` has taken it out, or the server has lost its last writes."""
+
+
 @dataclass(frozen=True)
 class _Pending:
     """A span that waits for its turn."""
@@ -137,8 +141,10 @@ class ResultReader:
         for entry in self._read(block_seconds):
             offset = 0
             for start, count in entry.spans:
-                if start >= self.next_index:
-                    self._pending[start] = _Pending(entry, offset, count)
+                # A server that has lost its last writes may record items anew in other spans than those told.
+                told = max(0, self.next_index - start)
+                if told < count:
+                    self._pending[start + told] = _Pending(entry, offset + told, count - told)
                     entry.to_tell += 1
                 offset += count
             self._keep(entry)
@@ -162,7 +168,11 @@ class ResultReader:
     def _ripe(self) -> Iterator[Outcome]:
         while (found := self._pending.get(self.next_index)) is not None:
             entry = found.entry
-            values = self._values(entry)[found.offset : found.offset + found.count]
+            try:
+                values = self._values(entry)[found.offset : found.offset + found.count]
+            except _Forgotten:
+                del self._pending[self.next_index]
+                return
             outcomes = list(self._outcomes(entry, self.next_index, values))
             # Only now: a server that goes away before leaves the reader where it was.
             del self._pending[self.next_index]
@@ -200,7 +210,7 @@ class ResultReader:
         client: Any = self._ledger.client
         found = client.xrange(entry.stream, entry.id, entry.id)
         if not found:
-            raise CorruptData(f"run {self._ledger.run}, {entry.stream} {entry.id}: the entry is gone")
+            raise _Forgotten(f"run {self._ledger.run}, {entry.stream} {entry.id}: the entry is gone")
         return bytes(found[0][1][b"d"])
 
     # --- streams

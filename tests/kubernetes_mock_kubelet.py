@@ -1,6 +1,7 @@
 """The mock's node: runs its pods as processes of this machine, and fires its CronJobs.
 
-A container without a command is `piecework-worker`, or `piecework` if it is called producer, whatever its image. Environment by value, from Secrets
+A container without a command is `piecework-worker`, or `piecework` if it is called producer, whatever its
+image. Environment by value, from Secrets
 and from the pod's name, ConfigMaps as a working directory, logs, termination messages and SIGTERM are as in
 a cluster; nothing is isolated. A CronJob fires once, at once, as if for this minute.
 """

@@ -18,7 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from piecework_producer.embedded import find_binary
+from piecework_producer.server_binary import find_binary
 
 T = TypeVar("T")
 

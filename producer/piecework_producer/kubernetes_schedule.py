@@ -48,7 +48,9 @@ class Firing:
 
     @property
     def run(self) -> str:
-        """The run's id."""
+        """The run's id; one that was triggered by hand has a run of its own, beside that of the same minute."""
+        if self.manual:
+            return f"{self.schedule}-{self.time.astimezone(UTC):%y%m%dt%H%M%S}"
         return run_id(self.schedule, self.time)
 
 

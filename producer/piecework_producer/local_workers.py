@@ -1,8 +1,10 @@
 """Workers of this machine for a run: a `LocalLauncher` that asks the run's ledger."""
 
+import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -13,6 +15,7 @@ from piecework_producer.run import Run
 from piecework_producer.settings import environment
 
 T = TypeVar("T")
+_PROC = Path("/proc")
 
 
 def local_launcher(
@@ -23,6 +26,7 @@ def local_launcher(
     environ: Mapping[str, str] | None = None,
 ) -> LocalLauncher:
     """A launcher of worker processes; `arguments` are options of `piecework-worker`."""
+    _unless_away(lambda: _reap_the_dead(run))
     return LocalLauncher(
         plan=WorkerPlan(run.id, tuple(arguments), parallelism, grace_seconds),
         redis_url=run.session.url,
@@ -35,6 +39,38 @@ def local_launcher(
 def logs_of(run: Run) -> Path:
     """Where the output of the run's workers is."""
     return run.session.state_dir / "logs" / run.id
+
+
+def _reap_the_dead(run: Run) -> None:
+    """Release what workers of this machine held that were killed together with their launcher.
+
+    RQ's registry knows their process ids. Were one of another container with the same host name taken for dead, an
+    item might be computed twice; it would be recorded once.
+    """
+    client: Any = run.ledger.client
+    for key in client.smembers(run.ledger.keys.rq_workers):
+        name = key.decode().removeprefix("rq:worker:")
+        host, pid = client.hmget(key, "hostname", "pid")
+        if host == socket.gethostname().encode() and pid and not _is_alive(int(pid)):
+            run.ledger.reap(name)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether the process is there and may be a worker; the command line of a zombie is empty."""
+    if _PROC.is_dir():
+        try:
+            return b"piecework" in (_PROC / str(pid) / "cmdline").read_bytes()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _hooks(run: Run) -> LocalHooks:

@@ -13,7 +13,15 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from piecework import codec
-from piecework.errors import PieceworkError, ServerLost, ServerUnusable, SpecConflict, UsageError
+from piecework.errors import (
+    PieceworkError,
+    RunIsOver,
+    ServerLost,
+    ServerUnusable,
+    SpecConflict,
+    UnknownRun,
+    UsageError,
+)
 from piecework.items import Pile, Range, blocks
 from piecework.keys import queue_name
 from piecework.ledger import Ledger
@@ -97,14 +105,14 @@ def fill(
     try:
         total = filling.range(pile) if isinstance(pile, Range) else filling.stream(pile.encoded)
         size = _size_of_chunks(total, parallelism, chunk_size)
+        state = lasting(ledger.status).state
+        if state is State.FILLING:
+            lasting(lambda: ledger.cut(size))
+            state = lasting(lambda: ledger.seal(total, limit))
     except BaseException as error:
         if filling.is_useless_after(error, created):
             _remove_unbegun(ledger)
         raise
-    state = lasting(ledger.status).state
-    if state is State.FILLING:
-        lasting(lambda: ledger.cut(size))
-        state = lasting(lambda: ledger.seal(total, limit))
     return created, state
 
 
@@ -173,10 +181,17 @@ class _Filling:
             return
         self._filled, self._digest = self._lasting(self._ledger.filled)
         if self._filled < start + len(block):
-            raise SpecConflict(
-                f"run {self._ledger.run} is being filled with other items by somebody else, or was deleted just now: "
-                "use another --run ID"
-            )
+            raise self._why_refused()
+
+    def _why_refused(self) -> PieceworkError:
+        run = self._ledger.run
+        try:
+            state = self._lasting(self._ledger.status).state
+        except UnknownRun:
+            return UnknownRun(f"run {run} was deleted while it was being filled")
+        if state.over and not state.drained:
+            return RunIsOver(f"run {run} is {state}: it takes no more items")
+        return SpecConflict(f"run {run} is being filled with other items by somebody else: use another --run ID")
 
     def _other_items(self, read: int) -> SpecConflict:
         return SpecConflict(

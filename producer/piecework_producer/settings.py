@@ -109,6 +109,8 @@ class RunSettings(RetrySettings):
             yield "--batch goes with a HANDLER, not with --exec"
         if self.batch_size is not None and not self.batch:
             yield "--batch-size goes with --batch"
+        if self.isolation == "none" and self.exec is not None:
+            yield "--exec needs --isolation process: only so the command ends with its worker"
         if self.isolation == "none" and self.item_timeout is not None:
             yield "--item-timeout needs --isolation process: only a process of its own can be ended"
 

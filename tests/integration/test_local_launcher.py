@@ -1,4 +1,4 @@
-"""The local launcher beyond what every launcher does (see `test_launcher_conformance`): reaping, back-off, words, closing."""
+"""The local launcher beyond what every launcher does: reaping, back-off, what is told, closing."""
 
 import os
 import signal

@@ -27,7 +27,7 @@ from piecework.server import check, connect
 from piecework.settings import with_password
 from piecework.states import State
 from piecework_producer.api import submit
-from piecework_producer.embedded import find_binary
+from piecework_producer.server_binary import find_binary
 from tests.server_fixture import eventually
 from tests.worker_fixture import WorkerProcess
 
@@ -129,9 +129,7 @@ def _text(value: Any) -> str:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[ClusterServer]:
-    if subprocess.run([str(find_binary()), "--version"], capture_output=True, text=True).stdout.startswith(
-        "Redis"
-    ):
+    if subprocess.run([str(find_binary()), "--version"], capture_output=True, text=True).stdout.startswith("Redis"):
         pytest.skip("the ACL file is for Valkey 8.1; the server here is Redis")
     with ClusterServer(PASSWORDS) as server:
         yield server

@@ -99,7 +99,7 @@ def test_ranges_balance_cost() -> None:
 
 def test_default_parts() -> None:
     assert pi.default_parts(1, 8) == 1
-    assert pi.default_parts(199_999, 8) == 1
+    assert pi.default_parts(19_999, 8) == 1
     assert pi.default_parts(1_000_000, 2) == 2
     assert pi.default_parts(10_000_000, 64) == 8
 

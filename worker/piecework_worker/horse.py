@@ -5,11 +5,11 @@ Dies at any line: what the recorder has committed stays, the rest is done again 
 
 import logging
 from functools import partial
-from typing import Any
 
 from piecework.context import Context
-from piecework.errors import CorruptData, PieceworkError, ServerLost, UnknownRun
+from piecework.errors import PieceworkError, ServerLost, UnknownRun
 from piecework.ledger import Ledger
+from piecework.payload import Items
 from piecework.records import Claim, Spec
 from piecework_worker.handlers import Runner
 from piecework_worker.progress import Progress
@@ -19,26 +19,6 @@ log = logging.getLogger("piecework.worker")
 
 COMPLETE, HANDED_BACK, ERROR, SERVER_LOST, CRASHED = 0, 10, 11, 12, 13
 """Exit codes of a horse, for its worker only. CRASHED: an exception that nobody foresaw."""
-
-
-class Items:
-    """Reads the items of a run by index, a block at a time."""
-
-    def __init__(self, ledger: Ledger, spec: Spec) -> None:
-        self._ledger, self._spec = ledger, spec
-        self._first, self._block = 0, list[Any]()
-
-    def slice(self, start: int, stop: int) -> list[Any]:
-        """Items start..stop-1, or fewer: at least one, all of one block. The list is the caller's."""
-        if self._spec.items == "range":
-            first, step = self._spec.start, self._spec.step
-            return list(range(first + start * step, first + stop * step, step))
-        if not self._first <= start < self._first + len(self._block):
-            self._first, self._block = self._ledger.block_at(start)
-        items = self._block[start - self._first : stop - self._first]
-        if not items:
-            raise CorruptData(f"run {self._ledger.run}: the block of item {start} does not have it")
-        return items
 
 
 def work(ledger: Ledger, spec: Spec, claim: Claim, runner: Runner, recorder: Recorder, progress: Progress) -> int:

@@ -58,7 +58,7 @@ def _gmp() -> _Gmp:
 
 
 def default_parts(digits: int, parallelism: int) -> int:
-    """How many ranges finish soonest: one per worker, but at most 8 and at most one per 100,000 digits.
+    """How many ranges finish soonest: one per worker, but at most 8 and at most one per 10,000 digits.
 
     Joining is the reducer's work, alone: each doubling of the parts adds a level to it that takes about a
     tenth of the whole series, which from 8 parts on is more than it takes off the workers.
@@ -67,7 +67,7 @@ def default_parts(digits: int, parallelism: int) -> int:
     """
     _require_positive("digits", digits)
     _require_positive("parallelism", parallelism)
-    return max(1, min(parallelism, 8, digits // 100_000))
+    return max(1, min(parallelism, 8, digits // 10_000))
 
 
 def ranges(digits: int, parts: int) -> list[list[int]]:

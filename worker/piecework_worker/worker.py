@@ -24,11 +24,12 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
-from piecework.errors import PieceworkError, ServerLost, UnknownRun
+from piecework.errors import PieceworkError, ServerLost, ServerUnusable, UnknownRun
 from piecework.keys import queue_name
 from piecework.ledger import Ledger
 from piecework.patience import Patience
 from piecework.records import Claim, Spec
+from piecework.server import check
 from piecework.states import State, WorkerExit
 from piecework_worker import horse
 from piecework_worker.deliveries import POP_SECONDS, Deliveries
@@ -251,7 +252,7 @@ class DrainWorker(Worker):
 
     def _conclude(self, claim: Claim, end: HorseEnd) -> None:
         if end.code == horse.SERVER_LOST:  # it has had the patience
-            raise ServerLost(f"the horse lost Redis for longer than {self.patience.seconds:g} s")
+            raise ServerLost(f"the horse lost Redis for longer than {self.patience.seconds:g} s{self._why()}")
         settled = self.patience(
             lambda: end.settle(self.ledger, self.spec, claim, self.name, self.settings.item_timeout)
         )
@@ -260,6 +261,14 @@ class DrainWorker(Worker):
         self._crashes_in_a_row = self._crashes_in_a_row + 1 if settled == "crash" else 0
         if self._crashes_in_a_row > _MOST_CRASHES_IN_A_ROW:
             raise PieceworkError(f"{self._crashes_in_a_row} horses in a row: the last {end.text}")
+
+    def _why(self) -> str:
+        """What is wrong with the server, if it tells: full memory, say."""
+        try:
+            check(self.connection)
+        except ServerUnusable as error:
+            return f": {error}"
+        return ""
 
     def recorder_for(self, ledger: Ledger, client: Redis, alive: Callable[[], bool] = lambda: True) -> Recorder:
         """A recorder for the chunk that is held."""

@@ -1,6 +1,7 @@
 """`piecework`: every verb that a person uses. See `app`."""
 
 import sys
+from io import TextIOWrapper
 
 
 def main() -> None:
@@ -8,10 +9,15 @@ def main() -> None:
     try:
         from piecework_producer.cli.app import app
         from piecework_producer.cli.errors import end_on_signals
+
+        end_on_signals()
+        if isinstance(sys.stdout, TextIOWrapper):  # whatever the locale: an error in a message is no bug
+            sys.stdout.reconfigure(errors="backslashreplace")
+        app()
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise
         sys.stderr.write("piecework: error: the command line needs pip install 'piecework[producer]'\n")
         sys.exit(2)
-    end_on_signals()
-    app()
+    except KeyboardInterrupt:  # before a verb has begun
+        sys.exit(130)

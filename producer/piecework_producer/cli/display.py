@@ -75,9 +75,10 @@ class Pace:
 class Lines:
     """A line when something was heard of, every five seconds at most."""
 
-    def __init__(self) -> None:
-        self._due = time.monotonic() + _LINE_SECONDS
-        self._pace = Pace()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._due = clock() + _LINE_SECONDS
+        self._pace = Pace(clock)
         self._told = ""
 
     def filled(self, items: int) -> None:
@@ -101,8 +102,8 @@ class Lines:
         self._told = launch.reason
 
     def _line(self, text: Callable[[], str]) -> None:
-        if time.monotonic() >= self._due:
-            self._due = time.monotonic() + _LINE_SECONDS
+        if self._clock() >= self._due:
+            self._due = self._clock() + _LINE_SECONDS
             say(text())
 
     def __enter__(self) -> Self:

@@ -188,7 +188,7 @@ def wait(
         waited = target.known_run()
         first = waited.status()
         if not first.state.over and not first.workers:
-            say(f"run {run} has no worker now; start one: piecework-worker {run}, or piecework retry {run}")
+            say(f"run {run} has no worker now; drain it here: piecework retry {run}")
         with display() as shown:
             final = waited.wait(
                 timeout,

@@ -109,7 +109,12 @@ Keep = Annotated[
 ]
 Redis = Annotated[
     str | None,
-    _option("--redis", panel=_SERVER, metavar="URL", help="redis://, rediss://, unix://. Default: embedded."),
+    _option(
+        "--redis",
+        panel=_SERVER,
+        metavar="URL",
+        help="redis://, rediss://, unix://. Default: embedded. Password: PIECEWORK_REDIS_PASSWORD.",
+    ),
 ]
 StateDir = Annotated[
     Path | None,

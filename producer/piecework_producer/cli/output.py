@@ -1,9 +1,11 @@
 """Where results go: JSON Lines on standard output or in a file, or nowhere; and tables for people."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
 
 from piecework.errors import UsageError
@@ -14,6 +16,7 @@ from piecework_producer.cli.errors import OutputLost
 class ResultsOutput:
     """Writes outcomes as JSON Lines. `target`: `-` (standard output), `none`, or a file, which is replaced.
 
+    A file keeps what it has until the first write or flush: a command that is refused before destroys nothing.
     On a terminal lines are held until `flush`, whose `aside` gets a progress bar out of the way.
     """
 
@@ -29,9 +32,10 @@ class ResultsOutput:
             self._stream = sys.stdout.buffer
         elif self._owned:
             try:
-                self._stream = Path(target).open("wb")  # noqa: SIM115 - for as long as the output is open
+                self._stream = Path(target).open("ab")  # noqa: SIM115 - for as long as the output is open
             except OSError as error:
                 raise UsageError(f"--results {target} cannot be written: {error.strerror}") from None
+        self._to_empty = self._owned and self._stream is not None and S_ISREG(os.fstat(self._stream.fileno()).st_mode)
         self._held: list[bytes] | None = [] if self._stream is not None and self._stream.isatty() else None
 
     def write(self, outcome: Outcome) -> None:
@@ -68,6 +72,9 @@ class ResultsOutput:
         if self._stream is None:
             return
         try:
+            if self._to_empty:
+                self._to_empty = False
+                self._stream.truncate(0)
             self._stream.write(data)
             if flush:
                 self._stream.flush()

@@ -31,7 +31,7 @@ def submit_due(settings: CommandSettings, job: JobSettings) -> None:
         schedules = Schedules(cluster)
         firing = schedules.firing(schedule, job.schedule_job)
         for time in (*schedules.missed(firing, job.catch_up_limit), firing.time):
-            run = run_id(schedule, time)
+            run = firing.run if time == firing.time else run_id(schedule, time)
             with o.open_pile(settings.range, settings.lines, settings.jsonl) as pile:
                 print(submit_run(settings.model_copy(update={"run": run}), job, pile, None, time), flush=True)
             if not (firing.manual and time == firing.time):

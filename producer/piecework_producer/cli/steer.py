@@ -100,7 +100,7 @@ def cancel(
     context: c.Context = None,
     kubeconfig: c.Kubeconfig = None,
 ) -> None:
-    """End a run now. What is recorded stays readable; workers stop at once, and a Job is deleted."""
+    """End a run now. What is recorded stays readable; workers stop within seconds, and a Job is deleted."""
     with open_target(run, _settings(**locals())) as target:
         state = target.run.cancel(reason) if target.run is not None else State.CANCELLED
         if target.job is not None:

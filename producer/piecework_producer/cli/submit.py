@@ -1,5 +1,6 @@
 """`piecework submit`: fill a run and leave; with `--on kubernetes` its Job does the rest."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -109,9 +110,12 @@ def submit(
         with display() as shown:
             submitted, created = submit_to(session, settings, pile, shown.filled)
         status = submitted.status()
-        server = where(session.client)
+        embedded, server = session.embedded, where(session.client)
     say(f"{'submitted' if created else 'there already'}: {line(status)}")
-    say(f"drain it here: piecework retry {status.run}; elsewhere: piecework-worker {status.run} (Redis: {server})")
+    say(f"drain it here: piecework retry {status.run}")
+    if not embedded:
+        words = shlex.join(["piecework-worker", status.run, *settings.worker_arguments()])
+        say(f"or anywhere: {words}  (with PIECEWORK_REDIS for {server} in its environment)")
     print(status.run)
 
 

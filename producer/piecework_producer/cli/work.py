@@ -92,7 +92,7 @@ def retry(
     with open_session(settings) as session:
         known = Run(session, run)
         opened = known.retry()
-        say(f"run {run}: {opened} failed items are open again")
+        say(f"run {run}: {opened} failed items are open again" if opened else line(known.status()))
         if known.ledger.place():
             say("its workers were on Kubernetes: submit it again with the same command, and it has a new Job")
             return
