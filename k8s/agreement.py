@@ -57,20 +57,14 @@ def _selectors(manifest: Manifest, manifests: Sequence[Manifest]) -> Iterator[st
     if len(chosen) != 1:
         yield f"selects {len(chosen)} of {len(templates)} pod templates"
         return
-    open_ports = {
-        port.get("containerPort") for each in containers(chosen[0]) for port in entries(each, "ports")
-    }
+    open_ports = {port.get("containerPort") for each in containers(chosen[0]) for port in entries(each, "ports")}
     wanted = [port.get("targetPort") for port in entries(manifest, "spec", "ports")]
-    wanted += [
-        port.get("port") for rule in entries(manifest, "spec", "ingress") for port in entries(rule, "ports")
-    ]
+    wanted += [port.get("port") for rule in entries(manifest, "spec", "ingress") for port in entries(rule, "ports")]
     for port in wanted:
         if port not in open_ports:
             yield f"names the port {port}; the pod has {open_ports}"
     name = text(manifest, "spec", "serviceName")
-    if name and not [
-        each for each in of_kind(manifests, "Service") if text(each, "metadata", "name") == name
-    ]:
+    if name and not [each for each in of_kind(manifests, "Service") if text(each, "metadata", "name") == name]:
         yield f"its Service {name} is not there"
 
 
@@ -81,9 +75,7 @@ def _references(manifest: Manifest, manifests: Sequence[Manifest]) -> Iterator[s
         for kind, field, name in (("configMap", "ConfigMap", "name"), ("secret", "Secret", "secretName")):
             for volume in (each for each in volumes if kind in each):
                 wanted = text(volume, kind, name)
-                found = [
-                    each for each in of_kind(manifests, field) if text(each, "metadata", "name") == wanted
-                ]
+                found = [each for each in of_kind(manifests, field) if text(each, "metadata", "name") == wanted]
                 keys = {text(item, "key") for item in entries(volume, kind, "items")}
                 if not found or keys - part(found[0], "data").keys():
                     yield f"{field} {wanted} with {sorted(keys)} is not there"
@@ -117,9 +109,7 @@ def redis_problems(manifests: Sequence[Manifest], acl: str) -> Iterator[str]:
     for name, user in ((wanted.name, "worker"), (PRODUCER_SECRET, "producer")):
         secret = secret_data(manifests, name)
         url = urlsplit(secret.get(wanted.url_key, ""))
-        services = [
-            each for each in of_kind(manifests, "Service") if text(each, "metadata", "name") == url.hostname
-        ]
+        services = [each for each in of_kind(manifests, "Service") if text(each, "metadata", "name") == url.hostname]
         ports = [port.get("port") for each in services for port in entries(each, "spec", "ports")]
         if url.port not in ports:
             yield f"Secret {name}: its URL names {url.hostname}:{url.port}, which is no Service here"
@@ -139,10 +129,7 @@ def _memory(server: Manifest) -> Iterator[str]:
     given = {text(each, "name"): text(each, "value") for each in entries(container, "env")}
     limit = text(container, "resources", "limits", "memory")
     factor = {"Mi": 1, "Gi": 1024}[limit[-2:]]
-    if (
-        not given["MAXMEMORY"].endswith("mb")
-        or int(given["MAXMEMORY"][:-2]) > 0.65 * int(limit[:-2]) * factor
-    ):
+    if not given["MAXMEMORY"].endswith("mb") or int(given["MAXMEMORY"][:-2]) > 0.65 * int(limit[:-2]) * factor:
         yield f"maxmemory {given['MAXMEMORY']} leaves less than a third of the limit, {limit}, to a rewrite"
 
 
@@ -162,8 +149,7 @@ def network_problems(policy: Manifest) -> Iterator[str]:
     for who, (labels, may) in pods.items():
         sources = entries(rules[0], "from")
         reaches = any(
-            selects(part(each, "podSelector"), dict(labels)) and each.keys() == {"podSelector"}
-            for each in sources
+            selects(part(each, "podSelector"), dict(labels)) and each.keys() == {"podSelector"} for each in sources
         )
         if reaches is not may:
             yield f"NetworkPolicy: {who} {'reaches' if reaches else 'does not reach'} the server"
@@ -220,8 +206,6 @@ def rights_used() -> set[Right]:
 
 def _resources(name: str, source: str) -> list[Resource[Any]]:
     """The resource of this name; for the variable `resource`, all those that the source file loops over."""
-    listed = [
-        part for found in _SEVERAL.findall(source) for group in found for part in group.split(", ") if part
-    ]
+    listed = [part for found in _SEVERAL.findall(source) for group in found for part in group.split(", ") if part]
     candidates = listed if name == "resource" else [{"_WHOLE": "CRON_JOBS"}.get(name, name)]
     return [getattr(objects, each) for each in candidates if hasattr(objects, each)]

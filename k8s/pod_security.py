@@ -50,9 +50,7 @@ def restricted_problems(manifest: Manifest, *, token: bool = False) -> list[str]
         problems += [*_pod(template), *_project(template, token)]
         for container in containers(template):
             name = text(container, "name")
-            problems += [
-                f"container {name}: {each}" for each in _container(container, part(template, "spec"))
-            ]
+            problems += [f"container {name}: {each}" for each in _container(container, part(template, "spec"))]
     return [f"{title(manifest)}: {problem}" for problem in problems]
 
 

@@ -50,9 +50,7 @@ def test_the_overlays() -> None:
     (dev,) = of_kind(all_rendered()["overlays/dev"], "StatefulSet")
     assert "volumeClaimTemplates" not in part(dev, "spec")
     external = all_rendered()["overlays/external-redis"]
-    assert not [
-        title(each) for each in external if each["kind"] in ("StatefulSet", "Service", "NetworkPolicy")
-    ]
+    assert not [title(each) for each in external if each["kind"] in ("StatefulSet", "Service", "NetworkPolicy")]
     for name in (RedisSecret().name, agreement.PRODUCER_SECRET):
         assert agreement.secret_data(external, name).keys() == {"url"}
     for manifests in all_rendered().values():
@@ -68,9 +66,7 @@ def test_new_passwords(tmp_path: Path) -> None:
     subprocess.run([*script, "dev"], check=True, capture_output=True)
     local = tmp_path / "k8s" / "overlays" / "local"
     manifests = rendered(local)
-    secrets = [
-        agreement.secret_data(manifests, name) for name in (RedisSecret().name, agreement.PRODUCER_SECRET)
-    ]
+    secrets = [agreement.secret_data(manifests, name) for name in (RedisSecret().name, agreement.PRODUCER_SECRET)]
     passwords = {secret["password"] for secret in secrets}
     assert len(passwords) == 2
     assert all(len(password) == 48 for password in passwords)
@@ -169,9 +165,7 @@ def test_formats_find(change: Change) -> None:
         (lambda job: pod_spec(job).update(automountServiceAccountToken=True), "Token"),
         (lambda job: pod_spec(job).pop("enableServiceLinks"), "enableServiceLinks"),
         (
-            lambda job: pod_spec(job)["securityContext"].update(
-                sysctls=[{"name": "vm.swappiness", "value": "0"}]
-            ),
+            lambda job: pod_spec(job)["securityContext"].update(sysctls=[{"name": "vm.swappiness", "value": "0"}]),
             "sysctl",
         ),
         (
@@ -272,9 +266,7 @@ def test_rights_that_differ_from_the_code_are_found(monkeypatch: pytest.MonkeyPa
     assert ("rbac.authorization.k8s.io", "roles", "delete") in used
     assert ("", "pods/portforward", "create") in used
     assert not [right for right in used if right[1] == "secrets"]
-    monkeypatch.setattr(
-        validate, "rights_used", lambda: used - {("batch", "jobs", "watch")} | {("", "nodes", "list")}
-    )
+    monkeypatch.setattr(validate, "rights_used", lambda: used - {("batch", "jobs", "watch")} | {("", "nodes", "list")})
     problems = list(validate.agreement_problems())
     assert "Role piecework-people: the code never asks for ('batch', 'jobs', 'watch')" in problems
     assert "Role piecework-people: the code asks for ('', 'nodes', 'list')" in problems
@@ -290,10 +282,7 @@ def test_label_selectors() -> None:
     ]
     assert selects({"matchLabels": {"a": "1"}, "matchExpressions": expressions}, labels)
     for index in range(len(expressions)):
-        assert (
-            not selects({"matchExpressions": [expressions[index]]}, {"a": "2", "b": "1", "c": "3"})
-            or index == 2
-        )
+        assert not selects({"matchExpressions": [expressions[index]]}, {"a": "2", "b": "1", "c": "3"}) or index == 2
     assert not selects({"matchLabels": {"a": "2"}}, labels)
 
 

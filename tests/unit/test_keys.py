@@ -71,9 +71,7 @@ def test_all_keys_are_distinct_and_name_run_and_contract() -> None:
     assert len(set(names)) == len(names)
     assert keys.run == f"piecework:{CONTRACT}:pi:run"
     shared = {keys.runs, keys.queues, keys.all_rq_workers, keys.suspended}
-    assert all(
-        "pi" in name.removeprefix("piecework:").replace("wip", "") for name in names if name not in shared
-    )
+    assert all("pi" in name.removeprefix("piecework:").replace("wip", "") for name in names if name not in shared)
 
 
 def test_each_key_is_documented_with_its_type() -> None:

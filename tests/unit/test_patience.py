@@ -75,9 +75,7 @@ def test_waits_longer_each_time_and_says_it_once(patience: Patience, said: list[
     ]
 
 
-def test_gives_up_when_the_patience_is_over_and_not_later(
-    patience: Patience, said: list[str], time: Time
-) -> None:
+def test_gives_up_when_the_patience_is_over_and_not_later(patience: Patience, said: list[str], time: Time) -> None:
     with pytest.raises(ServerLost, match=r"db\.example.* away for 10 s: Connection refused") as caught:
         patience(Server(*[DOWN] * 100))
     assert time.now == pytest.approx(110.0)
@@ -126,9 +124,7 @@ def test_other_exceptions_pass_through(patience: Patience) -> None:
         patience(call)
 
 
-@pytest.mark.parametrize(
-    "reply", ["NOAUTH Authentication required.", "WRONGPASS invalid", "NOPERM no permission"]
-)
+@pytest.mark.parametrize("reply", ["NOAUTH Authentication required.", "WRONGPASS invalid", "NOPERM no permission"])
 def test_a_refusal_is_told_at_once(patience: Patience, time: Time, reply: str) -> None:
     with pytest.raises(ServerUnusable, match="refuses"):
         patience(Server(replied(reply)))
@@ -165,9 +161,7 @@ def test_away(reply: str) -> None:
     assert is_away(replied(reply))
 
 
-@pytest.mark.parametrize(
-    "error", [redis.ConnectionError("reset"), redis.TimeoutError("Timeout reading from socket")]
-)
+@pytest.mark.parametrize("error", [redis.ConnectionError("reset"), redis.TimeoutError("Timeout reading from socket")])
 def test_no_answer_is_away(error: RedisError) -> None:
     assert is_away(error)
 

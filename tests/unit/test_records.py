@@ -44,9 +44,7 @@ def test_handler_text() -> None:
     assert handler_text(None, "a | b", True) == "shell:a | b"
 
 
-failures = st.builds(
-    Failure, st.text(max_size=30), st.text(max_size=50), st.text(max_size=50), st.integers(1, 99)
-)
+failures = st.builds(Failure, st.text(max_size=30), st.text(max_size=50), st.text(max_size=50), st.integers(1, 99))
 
 
 @given(st.lists(failures, max_size=5))
@@ -64,9 +62,7 @@ def test_lone_surrogates_and_long_texts_do_not_make_a_failure_unstorable() -> No
     assert " … " in stored.traceback
 
 
-@pytest.mark.parametrize(
-    "fields", [None, [], ["a", "b", "c"], ["a", "b", "c", "d"], [1, "b", "c", 1], {"type": "a"}]
-)
+@pytest.mark.parametrize("fields", [None, [], ["a", "b", "c"], ["a", "b", "c", "d"], [1, "b", "c", 1], {"type": "a"}])
 def test_what_is_no_failure(fields: object) -> None:
     with pytest.raises(CorruptData, match="run r, failures 1-1: not a failure"):
         to_failure(fields, "run r, failures 1-1")

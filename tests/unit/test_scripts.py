@@ -30,9 +30,7 @@ def test_header_tells_purpose_arguments_reply_and_invariant(verb: str) -> None:
 def test_each_verb_is_called_by_the_ledger_alone_and_with_the_prelude(verb: str) -> None:
     assert source(verb).startswith((LUA / "_prelude.lua").read_text())
     text = files("piecework").joinpath("ledger.py").read_text()
-    assert f'_scripts.call("{verb}"' in text or f'_scripts.call(\n            "{verb}"' in text, (
-        ledger.__name__
-    )
+    assert f'_scripts.call("{verb}"' in text or f'_scripts.call(\n            "{verb}"' in text, ledger.__name__
 
 
 def test_the_prelude_unpacks_the_keys_in_their_order() -> None:
