@@ -255,8 +255,8 @@ def test_a_server_that_forgot_its_last_writes_has_them_told_once_they_are_made_a
     commit(ledger, 1, 0, 10)
     commit(ledger, 1, 10, 10)
     assert indices(reader.in_order()) == list(range(20))
-    last, _ = client.xrevrange(ledger.keys.results, count=1)[0]
-    client.xdel(ledger.keys.results, last)
+    entries: Any = client.xrevrange(ledger.keys.results, count=1)
+    client.xdel(ledger.keys.results, entries[0][0])
     client.hset(ledger.keys.chunks, "1", "0 40 10 0 1 0 0 0 worker")
     commit(ledger, 1, 10, 25)
     commit(ledger, 1, 35, 5)
