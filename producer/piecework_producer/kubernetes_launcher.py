@@ -170,8 +170,10 @@ class KubernetesLauncher:
             job = self.cluster.get(JOBS, name)
         except NotFound:
             return None
-        self._refuse_foreign(job)
-        if job.metadata.deletion_timestamp is not None:
+        leaving = job.metadata.deletion_timestamp is not None
+        if not (leaving and job.metadata.label(names.RUN) == self.run):
+            self._refuse_foreign(job)
+        if leaving:
             self._wait_until_gone(job, deadline)
             return None
         same = job.metadata.annotation(names.FINGERPRINT) == part(mine, "annotations").get(names.FINGERPRINT)

@@ -14,10 +14,12 @@ from piecework_producer.kubernetes_pod import PodOptions, PullPolicy, Toleration
 from piecework_producer.settings import ClusterSettings
 
 
-def cluster_options(settings: ClusterSettings, namespace: str | None = None) -> ClusterOptions:
-    """Which cluster to connect to; `namespace` counts where none was chosen."""
+def cluster_options(
+    settings: ClusterSettings, namespace: str | None = None, context: str | None = None
+) -> ClusterOptions:
+    """Which cluster to connect to; `namespace` and `context` count where none was chosen."""
     return ClusterOptions(
-        context=settings.context, namespace=settings.namespace or namespace, kubeconfig=settings.kubeconfig
+        context=settings.context or context, namespace=settings.namespace or namespace, kubeconfig=settings.kubeconfig
     )
 
 

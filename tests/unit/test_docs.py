@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 RUN_ALOUD = ("README.md", "docs/handlers.md")
 DOCUMENTS = (
     *("README.md", "CHANGELOG.md", "examples/README.md"),
-    *(f"docs/{name}.md" for name in ("architecture", "guarantees", "handlers", "operations")),
+    *(f"docs/{name}.md" for name in ("architecture", "guarantees", "handlers", "kubernetes", "operations")),
     *sorted(f"docs/adr/{path.name}" for path in (ROOT / "docs/adr").glob("*.md")),
 )
 OURS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
@@ -206,6 +206,15 @@ def options_of_piecework() -> dict[str, set[str]]:
     }
 
 
+def options_of_schedule() -> dict[str, set[str]]:
+    """The options of each verb of `piecework schedule`; `create` is the one that need not be named."""
+    group = getattr(typer.main.get_command(app), "commands")["schedule"]  # noqa: B009 - as above
+    return {
+        name: {option for parameter in verb.params for option in parameter.opts} | {"--help", "-h"}
+        for name, verb in group.commands.items()
+    }
+
+
 def shown_commands() -> Iterator[tuple[str, list[str]]]:
     """All calls of piecework and piecework-worker in fenced blocks, and in `code` in tables and prose."""
     for document, text in OURS.items():
@@ -241,11 +250,29 @@ def test_commands_and_options_exist() -> None:
             if verb in ("--help", "-h", "--install-completion", "--show-completion", "VERB", "…"):
                 continue
             known = verbs.get(verb, set())
+            if verb == "schedule":
+                schedule = options_of_schedule()
+                known = schedule.get(arguments[0] if arguments else "create", schedule["create"])
             if not known:
                 unknown.append(f"{document}: piecework {verb}")
+            if "--" in arguments:  # what follows is another program's
+                arguments = arguments[: arguments.index("--")]
         given = {argument.partition("=")[0] for argument in arguments if re.match(r"--?[a-z]", argument)}
         unknown += [f"{document}: {program} {option}" for option in sorted(given - known)]
     assert not unknown
+
+
+def test_each_command_for_kubernetes_is_looked_at() -> None:
+    """The commands of docs/kubernetes.md are shown, not run: what is checked are their verbs and options."""
+    calls = [call for document, call in shown_commands() if document == "docs/kubernetes.md"]
+    verbs = {call[1] for call in calls if len(call) > 1}
+    assert {"submit", "status", "wait", "logs", "scale", "pause", "resume", "cancel", "delete", "schedule"} <= verbs
+    text = OURS["docs/kubernetes.md"]
+    known = set[str]().union(*options_of_piecework().values(), *options_of_schedule().values())
+    of_others = {"--cni", "--no-cache-dir", "--tag", "--user"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", text))
+    assert named - of_others <= known
+    assert "<!--" not in text
 
 
 def test_make_targets_exist() -> None:
@@ -267,6 +294,7 @@ def test_variables_are_settings() -> None:
         "IDEMPOTENCY_KEY",
         "TERMINATION_LOG",
         "REDIS_PASSWORD",
+        "SCHEDULED_TIME",
         "STATE_DIR",
         "REDIS",
     }

@@ -44,8 +44,11 @@ def last_words(ending: Ending) -> None:
 def flush() -> None:
     """Write out what is buffered; a closed or broken standard output is no reason for anything."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
+        with contextlib.suppress(ValueError, AttributeError):
+            try:
+                stream.flush()
+            except OSError:  # Python would try again at exit, and exit with 120
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def leave_for_sure(code: int) -> None:

@@ -51,9 +51,19 @@ class Wakeup:
 
         Ctrl-C is the main process's to handle.
         """
+        horse = os.getpid()
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if os.getpid() == horse:
+                on_stop()
+                return
+            # A process that the handler forked (multiprocessing's pools end theirs so): it has no item boundaries.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda *_: on_stop())
+        signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 

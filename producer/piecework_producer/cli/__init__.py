@@ -8,12 +8,15 @@ def main() -> None:
     """Entry point of the `piecework` command."""
     try:
         from piecework_producer.cli.app import app
-        from piecework_producer.cli.errors import end_on_signals
+        from piecework_producer.cli.errors import end_on_signals, flush_or_discard
 
         end_on_signals()
         if isinstance(sys.stdout, TextIOWrapper):  # whatever the locale: an error in a message is no bug
             sys.stdout.reconfigure(errors="backslashreplace")
-        app()
+        try:
+            app()
+        finally:
+            flush_or_discard()
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise

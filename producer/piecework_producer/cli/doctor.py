@@ -14,8 +14,8 @@ from piecework_producer import embedded
 from piecework_producer.cli import options as o
 from piecework_producer.cli.errors import reporting
 from piecework_producer.cli.output import table
+from piecework_producer.cli.targets import open_session
 from piecework_producer.server_binary import find_binary
-from piecework_producer.session import Session
 from piecework_producer.settings import ServerSettings, read
 
 
@@ -64,7 +64,7 @@ def _binary() -> Finding:
 
 def _server(settings: ServerSettings) -> Iterator[Finding]:
     try:
-        with Session(settings.redis_url, settings.state_dir) as session:
+        with open_session(settings) as session:
             facts, server = session.facts, where(session.client)
     except PieceworkError as error:
         yield Finding("server", "FAIL", str(error))

@@ -109,6 +109,15 @@ def _nobody_reads() -> int:
     return ProducerExit.INTERRUPTED
 
 
+def flush_or_discard() -> None:
+    """At the very end: what cannot be written would make Python exit with 120 instead."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        _discard_output()
+
+
 def _discard_output() -> None:
     """Python would complain again when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -10,6 +10,7 @@ from piecework.errors import UnknownRun
 from piecework.ledger import Ledger
 from piecework.records import Status
 from piecework.states import ProducerExit
+from piecework_producer.cli.display import line
 from piecework_producer.cli.errors import say
 from piecework_producer.cli.output import table
 from piecework_producer.cli.targets import Target
@@ -98,6 +99,8 @@ def _print(rows: list[JobRow], run: str | None, progress: Progress, output: str)
         print(json.dumps(record), flush=True)
     elif rows:
         print(table(_HEADER, [_cells(row, progress(row.run)) for row in rows]), flush=True)
+    elif status is not None and not missing:
+        print(line(status))
     elif not missing:
         say(f"{'run ' + run + ' has no Job' if run else 'no Jobs'} here; see --namespace and --context")
     for text in [f"{row.name}: {row.reason}" for row in rows if row.reason and output == "table"] + [missing]:

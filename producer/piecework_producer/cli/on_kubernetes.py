@@ -1,6 +1,7 @@
 """Submitting to Kubernetes, and watching what became of it."""
 
 import time
+from contextlib import suppress
 from datetime import datetime
 
 import typer
@@ -14,6 +15,7 @@ from piecework_producer.cli.errors import say
 from piecework_producer.cli.targets import Target, open_session, place
 from piecework_producer.kubernetes_cluster import connect
 from piecework_producer.kubernetes_code import CodeBundle, pack
+from piecework_producer.kubernetes_errors import AlreadyExists
 from piecework_producer.kubernetes_fixed_job import fixed_job_manifest
 from piecework_producer.kubernetes_job import job_manifest
 from piecework_producer.kubernetes_launcher import KubernetesLauncher
@@ -84,8 +86,10 @@ def _dry_run(job: JobSettings, manifest: Manifest, code: CodeBundle | None, wher
     if where == "server":
         with connect(cluster_options(job), say) as cluster:
             for each in manifests:
-                cluster.create(CONFIG_MAPS, each, dry_run=True)
-            cluster.create(JOBS, manifest, dry_run=True)
+                with suppress(AlreadyExists):
+                    cluster.create(CONFIG_MAPS, each, dry_run=True)
+            with suppress(AlreadyExists):
+                cluster.create(JOBS, manifest, dry_run=True)
     print(to_yaml([*manifests, manifest]), end="")
 
 
@@ -98,12 +102,12 @@ def wait_for(target: Target, timeout: float | None, start_timeout: float) -> Pro
     told = ""
     with display() as shown:
         while True:
-            launch = job.poll(1.0)
             status = target.run.status() if target.run else None
-            if status is not None:
-                shown.status(status, launch)
             if status is not None and status.state.over:
                 break
+            launch = job.poll(1.0)
+            if status is not None:
+                shown.status(status, launch)
             ended = launch.state in (LaunchState.SUCCEEDED, LaunchState.FAILED, LaunchState.GONE)
             since = (since or time.monotonic()) if ended else None
             if since is not None and (status is None or time.monotonic() - since > _SETTLE_SECONDS):
@@ -111,7 +115,7 @@ def wait_for(target: Target, timeout: float | None, start_timeout: float) -> Pro
             if why := starting.check(launch):
                 say(f"error: {target.name}: {why}")
                 return ProducerExit.RUN_FAILED
-            if launch.reason and launch.reason != told:
+            if status is None and launch.reason and launch.reason != told:
                 told = launch.reason
                 say(f"{target.name}: {told}")
             if deadline is not None and time.monotonic() >= deadline:

@@ -19,6 +19,7 @@ from piecework_producer.settings import ClusterSettings, CommandSettings, read
 
 if TYPE_CHECKING:
     from piecework_producer.kubernetes_schedule import Schedules
+    from piecework_producer.kubernetes_settings import JobSettings
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.")]
 Cron = Annotated[str, typer.Argument(metavar="CRON", help="Five fields, such as '0 * * * *', or @hourly.")]
@@ -210,7 +211,7 @@ def create(
             image_pull_policy=job.image_pull_policy,
             image_pull_secrets=job.image_pull_secret,
         ),
-        arguments=_submit_arguments(settings.handler, given),
+        arguments=_submit_arguments(settings, job),
         redis=RedisSecret(name=producer_redis_secret),
         time_zone=time_zone,
         concurrency_policy=concurrency_policy,  # type: ignore[arg-type]  # checked above
@@ -230,16 +231,18 @@ def create(
     say(f"schedule {name} fires at {cron} ({time_zone}); see: piecework schedule list")
 
 
-def _submit_arguments(handler: str | None, given: dict[str, Any]) -> tuple[str, ...]:
-    words = ["submit", *([handler] if handler else []), "--on", "kubernetes"]
+def _submit_arguments(settings: CommandSettings, job: "JobSettings") -> tuple[str, ...]:
+    """What was given, as options or in the environment, as options of the producer's own `submit`."""
+    words = ["submit", *([settings.handler] if settings.handler else []), "--on", "kubernetes"]
     for option in _OF_THE_RUN:
-        flag, value = f"--{option.replace('_', '-')}", given[option]
+        holder = settings if option in type(settings).model_fields else job
+        flag, value = f"--{option.replace('_', '-')}", getattr(holder, option)
+        if option not in holder.model_fields_set or value in (None, False):
+            continue
         if value is True:
             words.append(flag)
-        elif isinstance(value, list):
-            words += [f"{flag}={each}" for each in value]
-        elif value not in (None, False):
-            words.append(f"{flag}={value}")
+        else:
+            words += [f"{flag}={each}" for each in (value if isinstance(value, tuple) else (value,))]
     return tuple(words)
 
 

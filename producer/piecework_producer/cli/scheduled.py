@@ -9,6 +9,7 @@ from contextlib import suppress
 from piecework.errors import UnknownRun, UsageError
 from piecework.ledger import Ledger, runs
 from piecework.records import Status
+from piecework.states import State
 from piecework_producer.cli import options as o
 from piecework_producer.cli.errors import say
 from piecework_producer.cli.on_kubernetes import submit_run
@@ -18,6 +19,7 @@ from piecework_producer.kubernetes_launcher import KubernetesLauncher
 from piecework_producer.kubernetes_objects import CronJob
 from piecework_producer.kubernetes_schedule import Schedules, beyond_history, run_id
 from piecework_producer.kubernetes_settings import JobSettings, cluster_options
+from piecework_producer.launcher import LaunchState
 from piecework_producer.session import Session
 from piecework_producer.settings import CommandSettings
 
@@ -40,12 +42,23 @@ def submit_due(settings: CommandSettings, job: JobSettings) -> None:
             _clean_up(cluster, session, schedules.get(schedule), schedule)
 
 
+def _status(cluster: Cluster, ledger: Ledger) -> Status:
+    """A run's status; one whose Job has failed has failed too, or it would count as running for ever."""
+    status = ledger.status()
+    if not status.state.over:
+        launch = KubernetesLauncher(cluster, ledger.run).poll(0)
+        if launch.state is LaunchState.FAILED:
+            ledger.abort(State.FAILED, launch.reason)
+            status = ledger.status()
+    return status
+
+
 def _clean_up(cluster: Cluster, session: Session, cron_job: CronJob, schedule: str) -> None:
     statuses: list[Status] = []
     for name in runs(session.client):
         if name.startswith(f"{schedule}-") and name.count("-") == schedule.count("-") + 1:
             with suppress(UnknownRun):  # deleted since
-                statuses.append(Ledger(session.client, name).status())
+                statuses.append(_status(cluster, Ledger(session.client, name)))
     spec = cron_job.spec
     for name in beyond_history(statuses, spec.successful_jobs_history_limit, spec.failed_jobs_history_limit):
         KubernetesLauncher(cluster, name).delete()

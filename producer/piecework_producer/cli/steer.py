@@ -50,7 +50,8 @@ def pause(
             _live(target.run.pause(), run, "pause")
         if target.job is not None:
             target.job.suspend()
-    say(f"run {run} is paused; go on with: piecework resume {run}")
+    more = "" if target.run is not None else " --on kubernetes"
+    say(f"run {run} is paused; go on with: piecework resume {run}{more}")
 
 
 @reporting
@@ -85,6 +86,8 @@ def scale(
 ) -> None:
     """Have another number of workers on Kubernetes; those that are too many hand back."""
     with open_target(run, _settings(**locals())) as target:
+        if target.run is not None:
+            _live(target.run.status().state, run, "scale")
         target.known_job().scale(parallelism)
     say(f"run {run} is to have {parallelism} workers")
 

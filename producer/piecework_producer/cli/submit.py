@@ -13,7 +13,7 @@ from piecework_producer.cli import options as o
 from piecework_producer.cli.display import display, line
 from piecework_producer.cli.errors import reporting, say
 from piecework_producer.cli.targets import open_session
-from piecework_producer.settings import CommandSettings, read
+from piecework_producer.settings import ClusterSettings, CommandSettings, read
 from piecework_producer.submission import submit_to
 
 Command = Annotated[
@@ -100,7 +100,8 @@ def submit(
     if command:
         raise UsageError(f"{command[0]!r} is one argument too many; a command after -- goes with --completions")
     settings = read(CommandSettings, given)
-    if on == "kubernetes" or (on is None and image is not None):
+    place = read(ClusterSettings, given)
+    if place.on == "kubernetes" or (place.on is None and image is not None):
         _submit_to_cluster(settings, given, dry_run)
         return
     with (

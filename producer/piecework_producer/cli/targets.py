@@ -103,7 +103,7 @@ def _job(name: str, settings: ClusterSettings, stored: dict[str, str]) -> Iterat
     from piecework_producer.kubernetes_launcher import KubernetesLauncher
     from piecework_producer.kubernetes_settings import cluster_options
 
-    with connect(cluster_options(settings, stored.get("namespace")), say) as cluster:
+    with connect(cluster_options(settings, stored.get("namespace"), stored.get("context")), say) as cluster:
         launcher = KubernetesLauncher(cluster, name)
         try:
             yield launcher

@@ -93,7 +93,7 @@ def retry(
         known = Run(session, run)
         opened = known.retry()
         say(f"run {run}: {opened} failed items are open again" if opened else line(known.status()))
-        if known.ledger.place():
+        if known.ledger.place() and not known.status().state.over:
             say("its workers were on Kubernetes: submit it again with the same command, and it has a new Job")
             return
         if detach:
