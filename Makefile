@@ -10,7 +10,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 DIGITS ?= 100000
 PARALLELISM ?= 2
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 PYTEST_ARGS ?=
 BENCH_ARGS ?= --short
 
@@ -54,7 +54,7 @@ format: setup ## apply what lint can repair by itself
 types: setup ## check types
 	$(BIN)/mypy
 
-test: setup ## run the tests that need no cluster, on TEST_PROCESSES (2) processes
+test: setup ## run the tests that need no cluster, on TEST_PROCESSES (3) processes
 	@# Hundreds of processes start: let Python keep what it has compiled, outside of the tree.
 	PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/build/pycache $(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
 

@@ -38,8 +38,9 @@ def children(pid: int) -> list[int]:
 
 
 def kill_in_mid_item(pid: int) -> None:
-    """SIGKILL to a worker that has a horse at work, then to the horse."""
-    while not (horses := children(pid)):
+    """SIGKILL to a worker with a horse at work, then to the horse: 20 ms after it began, if it is a new one."""
+    first, since = children(pid), time.monotonic()
+    while not (horses := children(pid)) or (horses == first and time.monotonic() - since < 0.3):
         time.sleep(0.001)
     time.sleep(0.02)
     os.kill(pid, signal.SIGKILL)

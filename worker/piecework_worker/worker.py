@@ -49,6 +49,7 @@ from piecework_worker.wakeup import Wakeup
 log = logging.getLogger("piecework.worker")
 
 _AFTER_FAILED_FORK_SECONDS = 1.0
+_FILLING_SECONDS = 0.1
 _MOST_CRASHES_IN_A_ROW = 20
 
 
@@ -169,7 +170,7 @@ class DrainWorker(Worker):
             self.registration.stay()
             if tended.state is State.FILLING or tended.paused:
                 self.registration.state(WorkerStatus.SUSPENDED if tended.paused else WorkerStatus.IDLE)
-                self.wakeup.wait(POP_SECONDS)
+                self.wakeup.wait(POP_SECONDS if tended.paused else _FILLING_SECONDS)
             elif delivery := self.patience(self._deliveries.next):
                 self._take(*delivery)
 
