@@ -55,8 +55,8 @@ types: setup ## check types
 	$(BIN)/mypy
 
 test: setup ## run the tests that need no cluster, on TEST_PROCESSES (3) processes
-	@# Hundreds of processes start: let Python keep what it has compiled, outside of the tree.
-	PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/build/pycache $(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
+	@# Hundreds of processes start: let Python keep what it has compiled.
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
 
 k8s-validate: setup ## check k8s/ and every manifest that the code makes, for three Kubernetes versions
 	$(BIN)/python -m k8s.validate
