@@ -23,7 +23,7 @@ from piecework_producer.server_binary import find_binary
 T = TypeVar("T")
 
 
-def eventually(predicate: Callable[[], T], timeout: float = 10.0, message: object = "") -> T:
+def eventually(predicate: Callable[[], T], timeout: float = 30.0, message: object = "") -> T:
     """The first true answer of `predicate`, asked every 10 ms; AssertionError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (answer := predicate()):
