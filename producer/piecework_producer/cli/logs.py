@@ -39,15 +39,7 @@ def logs(
     kubeconfig: c.Kubeconfig = None,
 ) -> None:
     """Print what the workers have written, with the worker's (or pod's) name in front."""
-    options: dict[str, object] = {
-        "redis": redis,
-        "state_dir": state_dir,
-        "on": on,
-        "namespace": namespace,
-        "context": context,
-    }
-    options["kubeconfig"] = kubeconfig
-    with open_target(run, read(ClusterSettings, options)) as target:
+    with open_target(run, read(ClusterSettings, locals())) as target:
         if target.job is not None:
             from piecework_producer.cli.on_kubernetes import print_logs
 

@@ -77,11 +77,7 @@ def status(
 ) -> None:
     """Show a run, or all runs on the server; with --on kubernetes the Jobs beside them."""
     o.checked_output(output)
-    settings = read(
-        ClusterSettings,
-        {"redis": redis, "state_dir": state_dir, "on": on, "namespace": namespace, "context": context}
-        | {"kubeconfig": kubeconfig},
-    )
+    settings = read(ClusterSettings, locals())
     with _looked_at(run, settings) as (session, target):
         if settings.on == "kubernetes" or (target is not None and target.job is not None):
             from piecework_producer.cli.jobs import show_jobs
@@ -175,11 +171,7 @@ def wait(
     kubeconfig: c.Kubeconfig = None,
 ) -> None:
     """Wait until a run is over; the exit code tells how it ended."""
-    settings = read(
-        ClusterSettings,
-        {"redis": redis, "state_dir": state_dir, "on": on, "namespace": namespace, "context": context}
-        | {"kubeconfig": kubeconfig, "start_timeout": start_timeout},
-    )
+    settings = read(ClusterSettings, locals())
     with open_target(run, settings) as target:
         if target.job is not None:
             from piecework_producer.cli.on_kubernetes import wait_for

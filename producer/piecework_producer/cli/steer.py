@@ -30,10 +30,6 @@ def _live(state: State, run: str, verb: str) -> None:
         raise RunIsOver(f"run {run} is over ({state}): there is nothing to {verb}")
 
 
-def _settings(**options: object) -> ClusterSettings:
-    return read(ClusterSettings, options)
-
-
 @reporting
 def pause(
     run: o.RunArgument,
@@ -45,7 +41,7 @@ def pause(
     kubeconfig: c.Kubeconfig = None,
 ) -> None:
     """Have the workers finish the items in hand, hand the rest back, and wait; a Job is suspended."""
-    with open_target(run, _settings(**locals())) as target:
+    with open_target(run, read(ClusterSettings, locals())) as target:
         if target.run is not None:
             _live(target.run.pause(), run, "pause")
         if target.job is not None:
@@ -65,7 +61,7 @@ def resume(
     kubeconfig: c.Kubeconfig = None,
 ) -> None:
     """Let the workers of a paused run go on."""
-    with open_target(run, _settings(**locals())) as target:
+    with open_target(run, read(ClusterSettings, locals())) as target:
         if target.run is not None:
             _live(target.run.resume(), run, "resume")
         if target.job is not None:
@@ -85,7 +81,7 @@ def scale(
     kubeconfig: c.Kubeconfig = None,
 ) -> None:
     """Have another number of workers on Kubernetes; those that are too many hand back."""
-    with open_target(run, _settings(**locals())) as target:
+    with open_target(run, read(ClusterSettings, locals())) as target:
         if target.run is not None:
             _live(target.run.status().state, run, "scale")
         target.known_job().scale(parallelism)
@@ -104,7 +100,7 @@ def cancel(
     kubeconfig: c.Kubeconfig = None,
 ) -> None:
     """End a run now. What is recorded stays readable; workers stop within seconds, and a Job is deleted."""
-    with open_target(run, _settings(**locals())) as target:
+    with open_target(run, read(ClusterSettings, locals())) as target:
         state = target.run.cancel(reason) if target.run is not None else State.CANCELLED
         if target.job is not None:
             target.job.delete()
@@ -125,7 +121,7 @@ def delete(
     kubeconfig: c.Kubeconfig = None,
 ) -> None:
     """Remove a run and all its results from the server, and its Job, pods and code from the cluster."""
-    with open_target(run, _settings(**locals())) as target:
+    with open_target(run, read(ClusterSettings, locals())) as target:
         if target.run is not None and target.run.status().state is State.RUNNING and not force:
             raise RunIsOver(
                 f"run {run} is running: cancel it first (piecework cancel {run}), or delete it with --force"
