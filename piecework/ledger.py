@@ -86,7 +86,7 @@ class Ledger:
         """The specification the run was opened with. Raises `UnknownRun`, `ContractMismatch`."""
         contract, spec = self.client.hmget(self.keys.run, "contract", "spec")
         if spec is None or contract is None:
-            raise UnknownRun(f"run {self.run} is not on this server; `piecework status` lists the runs that are")
+            raise self._unknown()
         if int(contract) != CONTRACT:
             raise ContractMismatch(
                 f"run {self.run} has contract version {int(contract)}, this piecework has {CONTRACT}: "
@@ -260,7 +260,7 @@ class Ledger:
         """One consistent picture of the run. Raises `UnknownRun`."""
         reply = self._scripts.call("status", round(2000 * lease_seconds))
         if not reply:
-            raise UnknownRun(f"run {self.run} is not on this server; `piecework status` lists the runs that are")
+            raise self._unknown()
         flat, in_flight, workers, waiting, leased, delayed, _, _, now_ms = reply
         pairs = zip(flat[::2], flat[1::2], strict=True)
         fields = {_text(name): _text(value) for name, value in pairs}
@@ -303,10 +303,13 @@ class Ledger:
             raise UnknownRun(f"run {self.run}: the payload of item {index} is gone; the run was deleted")
         return start, codec.unpack(cast(bytes, packed), f"run {self.run}, block {start}")
 
+    def _unknown(self) -> UnknownRun:
+        return UnknownRun(f"run {self.run} is not on this server; `piecework status` lists the runs that are")
+
     def _known(self, raw: bytes) -> State:
         state = _state(raw)
         if state is None:
-            raise UnknownRun(f"run {self.run} is not on this server; `piecework status` lists the runs that are")
+            raise self._unknown()
         return state
 
 
