@@ -55,7 +55,9 @@ class RunKeys:
     run: str
     """HASH: state, specification, limits, counters. Scripts only."""
     chunks: str
-    """HASH chunk -> "start stop next careful deliveries crashes losses attempt owner". Scripts only."""
+    """HASH chunk -> "start stop next careful deliveries crashes losses attempt begun begun_ms item_ns owner". Scripts
+    only.
+    """
     waiting: str
     """ZSET chunk by time of enqueueing (ms): delivered by the RQ queue. Scripts only."""
     leases: str
@@ -75,7 +77,7 @@ class RunKeys:
     blocks: str
     """ZSET first index of a block by itself: finds the block of an index. `fill` writes."""
     events: str
-    """STREAM, capped: joins, leaves, claims, releases, crashes. Scripts only."""
+    """STREAM, capped: joins, leaves, claims, steals, releases, crashes. Scripts only."""
     workers: str
     """ZSET worker by time last seen (ms). Scripts only."""
     template: str
@@ -104,6 +106,13 @@ class RunKeys:
     def as_list(self) -> list[str]:
         """All keys in script order."""
         return list(astuple(self))
+
+
+def nudge_channel(run: str, worker: str = "") -> str:
+    """PUBSUB channel on which a worker hears that its chunk was cut short; without a worker, the one on which all hear
+    that the run has been sealed, paused or resumed. Only to be quick: who hears nothing asks the ledger later.
+    """
+    return f"{_PREFIX}:{run}:nudge:{worker}"
 
 
 def run_keys(run: str) -> RunKeys:

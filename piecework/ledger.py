@@ -14,7 +14,7 @@ from redis import Redis
 
 from piecework import codec
 from piecework.errors import ContractMismatch, RunIsOver, UnknownRun
-from piecework.keys import CONTRACT, RunKeys, checked_run_id, run_keys
+from piecework.keys import CONTRACT, RunKeys, checked_run_id, nudge_channel, run_keys
 from piecework.records import Claim, Committed, Failure, Spec, Status, Tended, pack_failures
 from piecework.scripts import Scripts
 from piecework.spans import Span, format_spans
@@ -25,6 +25,13 @@ LEASE_SECONDS = 15.0
 KEEP_SECONDS = 7 * 24 * 3600
 """Default lifetime of a run's keys after its end."""
 _CUT_CHUNKS = 1000
+COMMIT_SECONDS = 0.5
+"""A worker commits what has gathered so often."""
+_STEAL_WORTH_SECONDS = 0.1
+"""Less work than that is done sooner where it is: a chunk costs about 0.02 s, most of it the fork."""
+_LONG_ITEM_SECONDS = 1.5 * COMMIT_SECONDS
+_LEASES_LOOKED_AT = 64
+"""Of more leases a steal looks at so many, drawn at random, so that its cost does not grow with the workers."""
 _LOST_WORKERS = Failure(
     "WorkerLost", "worker after worker vanished while this item alone was in progress; nobody saw why"
 )
@@ -136,14 +143,14 @@ class Ledger:
         Raises `RunIsOver` if the run is not being filled, or does not hold `total` items. Safe to repeat.
         """
         limit, percent = budget if budget is not None else (-1, False)
-        sealed, state = self._scripts.call("seal", total, limit, int(percent))
+        sealed, state = self._scripts.call("seal", total, limit, int(percent), nudge_channel(self.run))
         if not sealed:
             raise RunIsOver(f"run {self.run} cannot be sealed with {total} items: it is {_text(state) or 'gone'}")
         return State(_text(state))
 
     def pause(self, paused: bool) -> State:
         """Let workers hand back and wait, or go on. Returns the state; raises `UnknownRun`."""
-        return self._known(self._scripts.call("pause", int(paused)))
+        return self._known(self._scripts.call("pause", int(paused), nudge_channel(self.run)))
 
     def abort(self, state: State, reason: str) -> State:
         """End the run as failed or cancelled. Returns the state that it is in then; raises `UnknownRun`."""
@@ -192,6 +199,23 @@ class Ledger:
             return None
         return Claim(chunk, start, stop, next_, careful > 0, attempt, deliveries)
 
+    def steal(self, worker: str) -> tuple[bool, float]:
+        """Take about half of what is left of the chunk that will take its owner the longest, onto the queue's front.
+
+        Returns whether there was something worth it, and the seconds after which to ask again (0: at the next
+        occasion). The owner hears of it at its next commit, which a message on its channel brings about. Safe to
+        repeat: at worst a chunk is split twice.
+        """
+        chunk, again_ms = self._scripts.call(
+            "steal",
+            worker,
+            round(_STEAL_WORTH_SECONDS * 1e9),
+            round(_LONG_ITEM_SECONDS * 1000),
+            _LEASES_LOOKED_AT,
+            nudge_channel(self.run),
+        )
+        return bool(chunk), again_ms / 1000
+
     def renew(self, chunk: int, worker: str, lease_seconds: float) -> tuple[bool, State | None, bool]:
         """Extend the lease: (whether it is still this worker's, state, paused)."""
         renewed, state, paused = self._scripts.call("renew", chunk, worker, round(lease_seconds * 1000))
@@ -208,18 +232,21 @@ class Ledger:
         failures: tuple[list[Span], bytes] = ([], b""),
         retries: dict[int, float] | None = None,
         meta: bytes = b"",
+        begun: int = 0,
+        item_seconds: float = 0.0,
     ) -> Committed:
         """Record the outcome of items start..start+count-1 of a chunk, or be told where the ledger is.
 
         `results` and `failures` are spans and what is packed for them; `retries` maps the index of an item
         that is to be tried again to the seconds until then. Together they must account for `count` items.
-        `careful` is the number of items that the next commit may hold at most (0: no limit). Safe to repeat:
-        the second is refused.
+        `careful` is the number of items that the next commit may hold at most (0: no limit). `begun` is the index of
+        the first item that the worker has not begun, `item_seconds` what an item takes it (0: not known): by these
+        `steal` estimates. `count` 0 only asks. Safe to repeat: the second is refused.
         """
         args: list[str | bytes | int] = [chunk, start, count, careful]
         for spans, packed in (results, failures):
             args += [sum(length for _, length in spans), format_spans(spans), packed]
-        args.append(meta)
+        args += [meta, begun, round(item_seconds * 1e9)]
         for index, delay in (retries or {}).items():
             args += [index, round(delay * 1000)]
         status, next_, stop, state, paused = self._scripts.call("commit", *args)

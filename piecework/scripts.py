@@ -21,6 +21,7 @@ VERBS = [
     "cut",
     "seal",
     "claim",
+    "steal",
     "renew",
     "commit",
     "release",

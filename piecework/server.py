@@ -72,6 +72,7 @@ def connect(url: str, *, socket_timeout: float = 5.0) -> redis.Redis:
             socket_connect_timeout=socket_timeout,
             decode_responses=False,
             retry=_RETRY,
+            driver_info=None,  # its version is looked up anew for each client, in 1 ms
         )
         # Unknown options in the query only show when a connection is made; making one does not connect it.
         client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)

@@ -124,6 +124,11 @@ def fails_twice(item: int) -> list[int]:
     return [item, piecework.current().attempt]
 
 
+def fails_slowly(item: int) -> None:
+    time.sleep(0.02)
+    raise ConnectionError(f"attempt {piecework.current().attempt}")
+
+
 def told(item: int) -> list[Any]:
     """What `piecework.current()` tells; leaves something in the scratch directory."""
     context = piecework.current()
@@ -172,12 +177,22 @@ def megabyte(item: int) -> bytes:
     return os.urandom(1 << 20)
 
 
+def slow_batch(items: list[dict[str, int]]) -> list[int]:
+    time.sleep(0.05 * len(items))
+    return [item["n"] ** 2 for item in items]
+
+
 # --- async
 
 
 async def napping(item: int) -> list[int]:
     await asyncio.sleep(0.02 * (item % 3))
     return [item, piecework.current().index]
+
+
+async def napping_long(item: dict[str, int]) -> int:
+    await asyncio.sleep(0.2)
+    return item["n"] ** 2
 
 
 async def napping_badly(item: int) -> int:
@@ -262,6 +277,14 @@ def noted(item: int) -> int:
         file.write(f"{item}\n")
     time.sleep(0.05)
     return item * item
+
+
+def held_at_3(item: int) -> int:
+    """As `noted`, but item 3 lasts as long as the file TEST_HOLD is there."""
+    result = noted(item)
+    while item == 3 and Path(os.environ["TEST_HOLD"]).exists():
+        time.sleep(0.01)
+    return result
 
 
 not_callable = 5

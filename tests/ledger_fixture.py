@@ -3,7 +3,7 @@ would.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from redis import Redis
@@ -11,7 +11,7 @@ from redis import Redis
 from piecework.codec import pack, unpack
 from piecework.keys import job_id
 from piecework.ledger import KEEP_SECONDS, Ledger
-from piecework.records import Committed, Failure, Spec, pack_failures
+from piecework.records import Claim, Committed, Failure, Spec, pack_failures
 from piecework.spans import indices, parse_spans, spans_of, without
 from piecework_producer.pile import rq_job_template
 
@@ -41,6 +41,14 @@ def sealed(
         ledger.cut(size)
     ledger.seal(total, budget)
     return ledger
+
+
+def claimed(ledger: Ledger, number: int = 1, worker: str = "w", lease: float = 60) -> Claim:
+    """Claim a chunk as a worker would after RQ has popped it."""
+    ledger.client.lrem(ledger.keys.queue, 0, job_id(ledger.run, number))
+    claim = ledger.claim(number, worker, lease)
+    assert claim is not None
+    return claim
 
 
 def commit(
@@ -109,13 +117,17 @@ class Chunk:
     losses: int = 0
     attempt: int = 0
     owner: str = ""
+    begun: int = field(default=0, compare=False)
+    begun_ms: int = field(default=0, compare=False)
+    item_ns: int = field(default=0, compare=False)
 
     @classmethod
     def parse(cls, number: bytes, packed: bytes) -> "Chunk":
         """From a field and a value of the chunks' hash."""
-        *numbers, owner = packed.decode().split(" ", 8)
-        start, stop, next_, careful, deliveries, crashes, losses, attempt = map(int, numbers)
-        return cls(int(number), start, stop, next_, careful, deliveries, crashes, losses, attempt, owner)
+        *numbers, owner = packed.decode().split(" ", 11)
+        start, stop, next_, careful, deliveries, crashes, losses, attempt, *estimate = map(int, numbers)
+        counts = careful, deliveries, crashes, losses, attempt
+        return cls(int(number), start, stop, next_, *counts, owner, *estimate)
 
 
 def chunk(ledger: Ledger, number: int) -> Chunk:
@@ -133,30 +145,19 @@ def chunks(ledger: Ledger) -> list[Chunk]:
 
 def store(ledger: Ledger, chunk: Chunk) -> None:
     """Write a chunk, behind the ledger's back."""
-    numbers = (
-        chunk.start,
-        chunk.stop,
-        chunk.next,
-        chunk.careful,
-        chunk.deliveries,
-        chunk.crashes,
-        chunk.losses,
-    )
-    text = " ".join(map(str, (*numbers, chunk.attempt, chunk.owner)))
+    numbers = (chunk.start, chunk.stop, chunk.next, chunk.careful, chunk.deliveries, chunk.crashes, chunk.losses)
+    estimate = (chunk.begun, chunk.begun_ms, chunk.item_ns)
+    text = " ".join(map(str, (*numbers, chunk.attempt, *estimate, chunk.owner)))
     ledger.client.hset(ledger.keys.chunks, str(chunk.id), text)
 
 
-def steal(ledger: Ledger, number: int, stop: int) -> int:
-    """Lower a chunk's stop and put the rest on the queue as a chunk of its own, as an idle worker may do."""
-    client, keys, victim = ledger.client, ledger.keys, chunk(ledger, number)
-    assert victim.next < stop < victim.stop
-    taken = client.hincrby(keys.run, "chunk_count", 1)
-    store(ledger, replace(victim, stop=stop))
-    store(ledger, Chunk(taken, stop, victim.stop, stop, attempt=victim.attempt))
-    client.zadd(keys.waiting, {str(taken): 1})
-    client.copy(keys.template, keys.job_prefix + str(taken))
-    client.rpush(keys.queue, job_id(ledger.run, taken))
-    return int(taken)
+def at_work(ledger: Ledger, number: int, *, since: float = 0.0, item_seconds: float = 1.0, begun: int = 0) -> None:
+    """Have a leased chunk look as if its owner had last committed `since` seconds ago."""
+    seconds, microseconds = ledger.client.time()
+    there = chunk(ledger, number)
+    now_ms = seconds * 1000 + microseconds // 1000
+    begun_ms, item_ns = now_ms - round(since * 1000), round(item_seconds * 1e9)
+    store(ledger, replace(there, begun=begun or there.next + 1, begun_ms=begun_ms, item_ns=item_ns))
 
 
 def queued(ledger: Ledger) -> list[int]:

@@ -24,28 +24,40 @@ local function event(kind, worker, chunk, detail)
     'detail', detail or '')
 end
 
+-- A word to who waits: a right that is missing (PUBLISH) or a word that nobody hears must not fail a transition.
+local function nudge(channel, word)
+  redis.pcall('PUBLISH', channel, word)
+end
+
 local function read_chunk(id)
   local packed = redis.call('HGET', CHUNKS, id)
   if not packed then return nil end
-  local start, stop, next_, careful, deliveries, crashes, losses, attempt, owner =
-    string.match(packed, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
+  local start, stop, next_, careful, deliveries, crashes, losses, attempt, begun, begun_ms, item_ns, owner =
+    string.match(packed, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
   return {
     id = id, start = tonumber(start), stop = tonumber(stop), next = tonumber(next_), careful = tonumber(careful),
     deliveries = tonumber(deliveries), crashes = tonumber(crashes), losses = tonumber(losses),
-    attempt = tonumber(attempt), owner = owner,
+    attempt = tonumber(attempt), begun = tonumber(begun), begun_ms = tonumber(begun_ms), item_ns = tonumber(item_ns),
+    owner = owner,
   }
 end
 
 local function write_chunk(chunk)
-  redis.call('HSET', CHUNKS, chunk.id, string.format('%.0f %.0f %.0f %d %d %d %d %d %s', chunk.start, chunk.stop,
-    chunk.next, chunk.careful, chunk.deliveries, chunk.crashes, chunk.losses, chunk.attempt, chunk.owner))
+  redis.call('HSET', CHUNKS, chunk.id, string.format('%.0f %.0f %.0f %d %d %d %d %d %.0f %.0f %.0f %s', chunk.start,
+    chunk.stop, chunk.next, chunk.careful, chunk.deliveries, chunk.crashes, chunk.losses, chunk.attempt, chunk.begun,
+    chunk.begun_ms, chunk.item_ns, chunk.owner))
 end
 
 local function new_chunk(start, stop, attempt)
   return {
     id = text(redis.call('HINCRBY', RUN, 'chunk_count', 1)), start = start, stop = stop, next = start, careful = 0,
-    deliveries = 0, crashes = 0, losses = 0, attempt = attempt, owner = '',
+    deliveries = 0, crashes = 0, losses = 0, attempt = attempt, begun = 0, begun_ms = 0, item_ns = 0, owner = '',
   }
+end
+
+-- What `steal` estimates by: at begun_ms the owner had begun the items before `begun`, and an item takes it item_ns.
+local function has_begun(chunk, index, now)
+  chunk.begun, chunk.begun_ms = math.min(math.max(index, chunk.next + 1), chunk.stop), now
 end
 
 -- Writes the chunk, and puts it on the RQ queue. (COPY takes the template's expiry along: a fill that is never sealed

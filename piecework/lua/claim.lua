@@ -6,7 +6,7 @@
 --   first reply was lost); it, and who takes an expired lease before `tend` does, redo the chunk carefully.
 local id, worker = ARGV[1], ARGV[2]
 redis.call('LREM', INTERMEDIATE, 0, JOB_ID_PREFIX .. id)
-local fields = redis.call('HMGET', RUN, 'state', 'paused')
+local fields = redis.call('HMGET', RUN, 'state', 'paused', 'item_ns')
 local state = fields[1] or ''
 local function refuse(status) return {status, 0, 0, 0, 0, 0, 0, state} end
 if state ~= 'running' then return refuse('not_running') end
@@ -25,6 +25,8 @@ redis.call('ZADD', LEASES, now + tonumber(ARGV[3]), id)
 redis.call('ZADD', WORKERS, now, worker)
 chunk.owner, chunk.deliveries = worker, chunk.deliveries + 1
 if expiry or chunk.careful > 0 then chunk.careful = 1 end
+if chunk.item_ns == 0 then chunk.item_ns = tonumber(fields[3] or 0) end
+has_begun(chunk, chunk.next + 1, now)
 write_chunk(chunk)
 event('claim', worker, id, text(chunk.next) .. '-' .. text(chunk.stop))
 return {'claimed', chunk.start, chunk.stop, chunk.next, chunk.careful, chunk.attempt, chunk.deliveries, state}

@@ -1,6 +1,7 @@
 -- commit: record the outcome of the items from..from+count-1 of a chunk, once.
--- ARGV: chunk, from, count, careful (items that the next commit may hold, 0: no limit),
+-- ARGV: chunk, from, count (0: only ask where the ledger is), careful (items that the next commit may hold, 0: no limit),
 --   number of results, their spans, packed results, number of failures, their spans, packed failures, meta,
+--   index of the first item that is not begun, ns that an item takes (0: not known),
 --   then an index and a delay in ms for each item that is to be tried again.
 -- Returns: {status, next, stop, state, paused}; status is recorded, refused, or over (the run is
 --   not running, or has no such chunk).
@@ -18,20 +19,27 @@ if from ~= chunk.next or from + count > chunk.stop then
   redis.call('HINCRBY', RUN, 'duplicates', math.min(count, recorded_already + beyond))
   return {'refused', chunk.next, chunk.stop, state, paused}
 end
+if count == 0 then return {'recorded', chunk.next, chunk.stop, state, paused} end
 local results, failures = tonumber(ARGV[5]), tonumber(ARGV[8])
-if results + failures + (#ARGV - 11) / 2 ~= count then
+if results + failures + (#ARGV - 13) / 2 ~= count then
   return redis.error_reply('commit of ' .. ARGV[3] .. ' items accounts for another number')
 end
 if results > 0 then redis.call('XADD', RESULTS, '*', 's', ARGV[6], 'd', ARGV[7], 'm', ARGV[11]) end
 if failures > 0 then redis.call('XADD', FAILURES, '*', 's', ARGV[9], 'd', ARGV[10], 'm', ARGV[11]) end
-for i = 12, #ARGV, 2 do
+for i = 14, #ARGV, 2 do
   local index = tonumber(ARGV[i])
   delay(new_chunk(index, index + 1, chunk.attempt + 1), tonumber(ARGV[i + 1]))
 end
 redis.call('HINCRBY', RUN, 'done', results)
 redis.call('HINCRBY', RUN, 'failed', failures)
+local item_ns = tonumber(ARGV[13])
+if item_ns > 0 then
+  redis.call('HSET', RUN, 'item_ns', ARGV[13])
+  chunk.item_ns = item_ns
+end
 chunk.next, chunk.careful = from + count, tonumber(ARGV[4])
 chunk.losses = 0
+has_begun(chunk, tonumber(ARGV[12]), now_ms())
 advance(chunk)
 settle()
 return {'recorded', chunk.next, chunk.stop, redis.call('HGET', RUN, 'state'), paused}

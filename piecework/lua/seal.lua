@@ -1,5 +1,6 @@
 -- seal: the pile is whole; workers may begin, and the run can end.
--- ARGV: total (must equal what is filled and cut), failure budget in items (-1: none) or percent, 1 if percent.
+-- ARGV: total (must equal what is filled and cut), failure budget in items (-1: none) or percent, 1 if percent,
+--   channel of the run's workers.
 -- Returns: {sealed 0|1, state}.
 -- Invariant: a sealed run's total never changes; an empty pile has succeeded.
 local total = tonumber(ARGV[1])
@@ -16,4 +17,5 @@ for _, id in ipairs(redis.call('ZRANGE', WAITING, 0, -1)) do redis.call('PERSIST
 redis.call('SADD', QUEUES, QUEUE)
 event('seal', '', '', text(total))
 settle()
+nudge(ARGV[4], 'seal')
 return {1, redis.call('HGET', RUN, 'state')}

@@ -33,6 +33,8 @@ WORKER_FUNCTION = "piecework_worker.chunk.drain"
 MOST_CHUNKS = 1_000_000
 """A chunk takes about 600 bytes of Redis until it is done; all of them are sealed in one script, 5 µs each."""
 _CHUNKS_PER_WORKER = 4
+_CHUNK_BYTES = 64 << 20
+"""Payload of an automatic chunk, encoded: a worker that is lost leaves no more than that to be fetched again."""
 T = TypeVar("T")
 
 
@@ -93,10 +95,10 @@ def fill(
 ) -> tuple[bool, State]:
     """Open the run or continue it, fill it, seal it: (whether it is new, its state).
 
-    `chunk_size` None: a quarter of a worker's even share. `progress` is told the number of items filled so far.
-    `lasting` makes each call to the server, and may repeat it. Raises `SpecConflict` if the run exists with another
-    specification or other items, `BadInput` for an item that cannot be read; the run is then removed, if it was still
-    being filled.
+    `chunk_size` None: a quarter of a worker's even share, or 64 MiB of payload if that is less. `progress` is told the
+    number of items filled so far. `lasting` makes each call to the server, and may repeat it. Raises `SpecConflict` if
+    the run exists with another specification or other items, `BadInput` for an item that cannot be read; the run is
+    then removed, if it was still being filled.
     """
     limit = budget(spec.max_failures)
     template = rq_job_template(ledger.client, ledger.run)
@@ -104,7 +106,7 @@ def fill(
     filling = _Filling(ledger, progress, lasting)
     try:
         total = filling.range(pile) if isinstance(pile, Range) else filling.stream(pile.encoded)
-        size = _size_of_chunks(total, parallelism, chunk_size)
+        size = _size_of_chunks(total, filling.bytes, parallelism, chunk_size)
         state = lasting(ledger.status).state
         if state is State.FILLING:
             lasting(lambda: ledger.cut(size))
@@ -116,8 +118,10 @@ def fill(
     return created, state
 
 
-def _size_of_chunks(total: int, parallelism: int, wanted: int | None) -> int:
-    size = wanted or max(1, -(-total // (_CHUNKS_PER_WORKER * parallelism)))
+def _size_of_chunks(total: int, payload_bytes: int, parallelism: int, wanted: int | None) -> int:
+    share = -(-total // (_CHUNKS_PER_WORKER * parallelism))
+    fitting = max(total * _CHUNK_BYTES // max(1, payload_bytes), -(-total // MOST_CHUNKS))
+    size = wanted or max(1, min(share, fitting))
     if total > size * MOST_CHUNKS:
         raise UsageError(
             f"--chunk-size {size} makes {-(-total // size):,} chunks of {total:,} items; at most {MOST_CHUNKS:,} are "
@@ -142,6 +146,8 @@ class _Filling:
         self._hash = hashlib.sha256()
         self._checked = self._filled == 0
         """All that is filled is this input's beginning."""
+        self.bytes = 0
+        """Size of the payload, encoded; 0 for a range."""
 
     def range(self, pile: Range) -> int:
         """Fill a range, in one call; returns the number of items."""
@@ -154,7 +160,9 @@ class _Filling:
         total = 0
         for start, block in blocks(encoded, lambda: self._filled):
             total = start + len(block)
-            self._hash.update(b"".join(block))
+            encoded_block = b"".join(block)
+            self.bytes += len(encoded_block)
+            self._hash.update(encoded_block)
             if total > self._filled:
                 self._append(start, block)
             if total == self._filled:

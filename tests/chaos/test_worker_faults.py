@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -79,6 +80,8 @@ def test_stopped_for_longer_than_the_lease(pile: Pile, whole: bool) -> None:
     pids = [zombie.pid, *descendants(zombie.pid)] if whole else [zombie.pid]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
+    held = cast(list[bytes], pile.client.zrange(pile.ledger.keys.leases, 0, -1))
+    eventually(lambda: cast(float, pile.client.zscore(pile.ledger.keys.leases, held[0])) < time.time() * 1000)
     other = pile.worker("--lease", "1")
     eventually(lambda: pile.events("expired"))
     eventually(lambda: len(pile.events("claim")) == 2)

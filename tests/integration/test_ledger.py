@@ -30,6 +30,7 @@ from tests.ledger_fixture import (
     Chunk,
     chunk,
     chunks,
+    claimed,
     commit,
     done,
     failed,
@@ -41,7 +42,6 @@ from tests.ledger_fixture import (
     queued,
     sealed,
     set_all_to_the_past,
-    steal,
     store,
 )
 from tests.server_fixture import eventually
@@ -61,14 +61,6 @@ def ended(client: Redis, run: str, state: State) -> Ledger:
         commit(ledger, 2, 1, 1)
     assert ledger.status().state is state
     return ledger
-
-
-def claimed(ledger: Ledger, number: int = 1, worker: str = "w", lease: float = LEASE) -> Claim:
-    """Claim a chunk as a worker would after RQ has popped it."""
-    ledger.client.lrem(ledger.keys.queue, 0, job_id(ledger.run, number))
-    claim = ledger.claim(number, worker, lease)
-    assert claim is not None
-    return claim
 
 
 def why_not(ledger: Ledger, number: int, worker: str = "w") -> str:
@@ -448,30 +440,6 @@ def test_a_zombie_s_commit_of_an_item_that_waits_for_its_next_attempt(client: Re
     assert commit(ledger, 1, 0, 1).status == "recorded"
     assert members(ledger, ledger.keys.delayed) == set()
     assert commit(ledger, 2, 1, 1).state is State.SUCCEEDED
-
-
-def test_commit_beyond_a_stop_that_was_lowered(client: Redis, run_id: str) -> None:
-    ledger = sealed(client, run_id, 10, 10)
-    claimed(ledger, 1, "a")
-    taken = steal(ledger, 1, 6)
-    reply = commit(ledger, 1, 0, 8, say="victim")
-    assert (reply.status, reply.next, reply.stop) == ("refused", 0, 6)
-    assert ledger.status().duplicates == 2
-    reply = commit(ledger, 1, 0, 6, say="victim")
-    assert (reply.status, reply.next, reply.stop) == ("recorded", 6, 6)
-    assert claimed(ledger, taken, "thief") == Claim(taken, 6, 10, 6, False, 0, 1)
-    assert commit(ledger, 1, 6, 2, say="victim").status == "refused"
-    assert commit(ledger, taken, 6, 4, say="thief").state is State.SUCCEEDED
-    assert [say for _, (_, say) in outcomes(client, ledger.keys.results)] == ["victim"] * 6 + ["thief"] * 4
-
-
-def test_a_stop_lowered_to_next_ends_the_chunk_at_the_next_look(client: Redis, run_id: str) -> None:
-    ledger = sealed(client, run_id, 10, 10)
-    claimed(ledger, 1, "a")
-    commit(ledger, 1, 0, 5)
-    steal(ledger, 1, 6)
-    reply = commit(ledger, 1, 5, 5)
-    assert (reply.next, reply.stop) == (5, 6)
 
 
 def test_failures_and_retries_beside_results(client: Redis, run_id: str) -> None:

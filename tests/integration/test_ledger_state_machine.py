@@ -30,6 +30,7 @@ from piecework.records import Failure
 from piecework.states import State
 from tests.ledger_fixture import (
     Chunk,
+    at_work,
     chunk,
     chunks,
     commit,
@@ -38,7 +39,6 @@ from tests.ledger_fixture import (
     outcomes,
     queued,
     set_all_to_the_past,
-    steal,
 )
 
 WORKERS = ("a", "b", "c")
@@ -229,15 +229,33 @@ class LedgerMachine(RuleBasedStateMachine):
             assert before.state is State.RUNNING or set(after.open) == set(queued(self.ledger)) == set(after.waiting)
 
     @precondition(lambda self: bool(self.now.leases))
-    @rule(number=numbers)
-    def stop_is_lowered(self, number: int) -> None:
-        before = self.now
-        leased = [before.chunks[number] for number in before.leases]
-        victims = [there.id for there in leased if there.stop - there.next > 1]
-        if not victims:
+    @rule(
+        worker=st.sampled_from(WORKERS),
+        since=st.sampled_from([0.0, 0.1, 30.0]),
+        item_seconds=st.sampled_from([0.0, 0.06, 1.0, 60.0]),
+        in_hand=st.sampled_from([1, 1, 2, 9]),
+    )
+    def steal(self, worker: str, since: float, item_seconds: float, in_hand: int) -> None:
+        for number in self.now.leases:
+            there = self.now.chunks[number]
+            begun = min(there.next + in_hand, there.stop)
+            at_work(self.ledger, number, since=since, item_seconds=item_seconds, begun=begun)
+        before = self.look()
+        stolen, _ = self.ledger.steal(worker)
+        after = self.look()
+        if not stolen:
+            assert after == before
             return
-        victim = before.chunks[victims[number % len(victims)]]
-        steal(self.ledger, victim.id, (victim.next + victim.stop + 1) // 2)
+        assert before.state is State.RUNNING
+        assert before.run["paused"] == "0"
+        (taken,) = (c for number, c in after.chunks.items() if number not in before.chunks)
+        (number,) = (number for number in before.leases if after.chunks[number] != before.chunks[number])
+        victim = before.chunks[number]
+        assert victim.owner != worker
+        assert victim.begun <= taken.start < taken.stop
+        assert after.chunks[number] == replace(victim, stop=taken.start)
+        assert taken == Chunk(taken.id, taken.start, victim.stop, taken.start, attempt=victim.attempt)
+        self.is_first_on_the_queue(taken)
 
     # --- the queue
 

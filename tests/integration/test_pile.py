@@ -85,6 +85,14 @@ def test_sizes_of_chunks(
     assert [stop - start for start, stop in chunks(client, run_id)] == expected
 
 
+def test_chunks_of_large_items_are_bounded_by_their_bytes(
+    client: Redis, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pile_module, "_CHUNK_BYTES", 3000)
+    filled(client, run_id, ["x" * 997 for _ in range(100)], parallelism=1)
+    assert {stop - start for start, stop in chunks(client, run_id)} == {3, 1}
+
+
 def test_a_billion_items_are_submitted_at_once_and_cost_no_memory(client: Redis, run_id: str) -> None:
     client.info()
     begun, cpu = time.perf_counter(), time.process_time()

@@ -15,7 +15,7 @@ from piecework.ledger import Ledger
 from piecework.records import Spec
 from piecework.results import Outcome, ResultReader
 from piecework_producer.pile import fill
-from tests.ledger_fixture import commit, sealed
+from tests.ledger_fixture import Chunk, commit, sealed, store
 
 
 def reader_of(ledger: Ledger, **options: bool) -> ResultReader:
@@ -257,7 +257,7 @@ def test_a_server_that_forgot_its_last_writes_has_them_told_once_they_are_made_a
     assert indices(reader.in_order()) == list(range(20))
     entries: Any = client.xrevrange(ledger.keys.results, count=1)
     client.xdel(ledger.keys.results, entries[0][0])
-    client.hset(ledger.keys.chunks, "1", "0 40 10 0 1 0 0 0 worker")
+    store(ledger, Chunk(1, 0, 40, 10, deliveries=1, owner="worker"))
     commit(ledger, 1, 10, 25)
     commit(ledger, 1, 35, 5)
     assert indices(reader.in_order()) == list(range(20, 40))

@@ -20,6 +20,7 @@ from piecework.records import Claim, Committed
 from piecework.spans import Span, indices
 from piecework.states import State
 from piecework_worker import outcomes, recorder
+from piecework_worker.nudge import Nudge
 from piecework_worker.outcomes import failure_of, retry_delay
 from piecework_worker.recorder import Recorder
 from tests.server_fixture import eventually
@@ -47,11 +48,13 @@ class FakeLedger:
         start: int,
         count: int,
         *,
-        careful: int,
-        results: tuple[list[Span], bytes],
-        failures: tuple[list[Span], bytes],
-        retries: dict[int, float],
-        meta: bytes,
+        careful: int = 0,
+        results: tuple[list[Span], bytes] = ([], b""),
+        failures: tuple[list[Span], bytes] = ([], b""),
+        retries: dict[int, float] | None = None,
+        meta: bytes = b"",
+        begun: int = 0,
+        item_seconds: float = 0.0,
     ) -> Committed:
         if self.error:
             raise self.error
@@ -60,6 +63,11 @@ class FakeLedger:
             return Committed("over", 0, 0, self.state, False)
         if start != self.next or start + count > self.stop:
             return Committed("refused", self.next, self.stop, self.state, self.paused)
+        if not count:
+            return Committed("recorded", self.next, self.stop, self.state, self.paused)
+        assert start + count <= begun
+        assert item_seconds >= 0
+        retries = retries or {}
         found = list(indices(results[0])), list(indices(failures[0])), list(retries)
         assert sorted(itertools.chain(*found)) == list(range(start, start + count))
         for to, (spans, packed) in ((self.results, results), (self.failures, failures)):
@@ -79,7 +87,7 @@ def made(
 ) -> Recorder:
     claim = Claim(7, 0, ledger.stop, ledger.next, careful, attempt, 1)
     waiting = Patience(patience, redis.Redis(), lambda text: None, wait=lambda seconds: None)
-    return Recorder(cast(Ledger, ledger), claim, "w", retries, waiting)
+    return Recorder(cast(Ledger, ledger), claim, "w", retries, waiting, Nudge())
 
 
 def work(recorder: Recorder, count: int) -> list[int]:

@@ -56,6 +56,7 @@ class ConcurrentItems:
                 in_order.append(task)
                 running.add(task)
                 index += 1
+                recorder.begun = index
             if not in_order:
                 break
             if running:

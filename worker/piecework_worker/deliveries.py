@@ -31,14 +31,14 @@ class Deliveries:
     def __init__(self, worker: "DrainWorker") -> None:
         self._worker = worker
 
-    def next(self) -> tuple[Job, int] | None:
-        """A job and the chunk that it delivers; None: none came within `POP_SECONDS`. Raises `RedisError`."""
+    def next(self, seconds: float = POP_SECONDS) -> tuple[Job, int] | None:
+        """A job and the chunk that it delivers; None: none came within `seconds`. Raises `RedisError`."""
         worker = self._worker
         worker.registration.state(WorkerStatus.IDLE)
         try:
             popped = worker.queue_class.dequeue_any(
                 worker.queues,
-                cast(int, POP_SECONDS),
+                cast(int, seconds),
                 connection=worker.connection,
                 job_class=worker.job_class,
                 serializer=worker.serializer,

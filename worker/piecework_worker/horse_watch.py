@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
-from rq.executions import Execution
 from rq.job import Job
 
 from piecework.errors import ServerLost
@@ -27,8 +26,8 @@ _AWAY_SECONDS = 0.5
 class HorseWatch:
     """The main process's part while a horse works on a chunk."""
 
-    def __init__(self, worker: "DrainWorker", claim: Claim, job: Job, execution: Execution | None) -> None:
-        self._worker, self._claim, self._job, self._execution = worker, claim, job, execution
+    def __init__(self, worker: "DrainWorker", claim: Claim, job: Job) -> None:
+        self._worker, self._claim, self._job = worker, claim, job
         self._renew_seconds = worker.settings.lease / 3
         self._renew_due = time.monotonic() + self._renew_seconds
         self._away_since: float | None = None
@@ -44,6 +43,7 @@ class HorseWatch:
         worker, pid = self._worker, self._worker.horse_pid
         tick = _TICK_SECONDS if worker.settings.item_timeout is None else _OVERDUE_TICK_SECONDS
         try:
+            worker.registration.started(self._job)  # while the horse begins
             while True:
                 done, status = os.waitpid(pid, os.WNOHANG)
                 if done:
@@ -121,4 +121,4 @@ class HorseWatch:
             self._kill("the lease was lost")
         elif paused and not self._told_to_stop:
             self._tell_to_stop(pid)
-        worker.registration.beat(self._job, self._execution)
+        worker.registration.beat(self._job)

@@ -31,6 +31,7 @@ class ManyItems:
     def run(self, batch: list[Any], recorder: Recorder, context: Context, progress: Progress) -> None:
         """Call the function with the whole batch; if it raises, with each item alone, to find which it is."""
         items, begun = list(batch), time.monotonic()
+        recorder.begun = recorder.position + len(items)
         with context:
             try:
                 recorder.results.extend(self._call(items, recorder, progress))

@@ -14,13 +14,13 @@ from typing import Any
 
 import msgspec
 
-from piecework.ledger import Ledger
+from piecework.ledger import COMMIT_SECONDS, Ledger
 from piecework.patience import Patience
 from piecework.records import Claim, Committed, Failure, pack_failures
 from piecework.spans import Span, spans_of, without
+from piecework_worker.nudge import Nudge
 from piecework_worker.outcomes import Outcomes, failure_of, retry_delay
 
-COMMIT_SECONDS = 0.5
 _MOST_ITEMS = 100_000
 _MOST_FAILURES = 2_000
 """Each has up to 20 KB of text, or makes a chunk for its next attempt."""
@@ -41,6 +41,7 @@ class Recorder:
         worker: str,
         retries: int,
         patience: Patience,
+        nudge: Nudge,
         alive: Callable[[], bool] = lambda: True,
     ) -> None:
         self.results: list[object] = []
@@ -48,11 +49,13 @@ class Recorder:
         self.base = claim.next
         self.stop_index = claim.stop
         """End of the chunk as last heard of."""
+        self.begun = claim.next
+        """Index of the first item that is not begun, as far as the runner says: it may have several in hand."""
         self.stopped: str | None = None
         """Why no further item is to be begun."""
         self.error: Exception | None = None
         """What went wrong in the committing thread."""
-        self.patience, self._alive = patience, alive
+        self.patience, self._nudge, self._alive = patience, nudge, alive
         self._ledger, self._claim, self._worker = ledger, claim, worker
         self._retries_left = claim.attempt < retries
         self._attempt = claim.attempt + 1
@@ -67,6 +70,7 @@ class Recorder:
         self._closing = Event()
         self._histogram = [0] * _BUCKETS
         self._since = time.monotonic()
+        self._pace = _Pace(claim.next)
         self._pid = os.getpid()
         self._thread = Thread(target=self._tick, name="piecework-commit", daemon=True)
 
@@ -153,19 +157,25 @@ class Recorder:
     def close(self) -> None:
         """End the committing thread, after the last flush."""
         self._closing.set()
+        self._nudge.give()
         if self._thread.is_alive():
             self._thread.join()
 
     # --- committing, under the lock
 
     def _tick(self) -> None:
-        while not self._closing.wait(COMMIT_SECONDS):
+        while True:
+            nudged = self._nudge.wait(COMMIT_SECONDS)
+            if self._closing.is_set():
+                return
             if not self._alive():
                 self.stop("the worker has died")
                 return
             try:
                 with self._lock:
                     self._commit_all()
+                    if nudged and not self._abandoned:
+                        self._ask_for_the_end()
             except Exception as error:
                 self.error = error
                 self.stop(str(error))
@@ -176,7 +186,18 @@ class Recorder:
         del self.results[: self._committed]
         self.base, self._committed = self.base + self._committed, 0
 
+    def _ask_for_the_end(self) -> None:
+        """A chunk that was cut short is known to be before the item in hand has ended."""
+        start = self.base + self._committed
+        reply = self.patience(lambda: self._ledger.commit(self._claim.chunk, start, 0))
+        if reply.status == "over" or reply.next != start:
+            self._abandon("the chunk is somebody else's, or over")
+        elif reply.stop < self.stop_index:
+            self.stop_index = reply.stop
+            self._truncate()
+
     def _commit_all(self) -> None:
+        self._pace.at(self.position)
         while not self._abandoned:
             waiting = min(len(self.results), self.stop_index - self.base) - self._committed
             if waiting <= 0:
@@ -211,6 +232,8 @@ class Recorder:
                 failures=recorded,
                 retries=retries,
                 meta=msgspec.msgpack.encode(meta),
+                begun=max(self.begun, self.position + 1),
+                item_seconds=self._pace.item_seconds,
             )
         )
         self._careful = careful
@@ -246,3 +269,18 @@ class Recorder:
         if excess > 0 and self._batch:
             del self._batch[max(0, len(self._batch) - excess) :]
             self._batch_end = self.stop_index
+
+
+class _Pace:
+    """How long an item takes, as of the last look."""
+
+    def __init__(self, position: int) -> None:
+        self._position, self._since = position, time.monotonic()
+        self.item_seconds = 0.0
+        """0: not known yet."""
+
+    def at(self, position: int) -> None:
+        now = time.monotonic()
+        if position > self._position:
+            self.item_seconds = (now - self._since) / (position - self._position)
+            self._position, self._since = position, now

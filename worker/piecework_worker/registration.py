@@ -42,6 +42,7 @@ class Registration:
     def __init__(self, worker: "DrainWorker") -> None:
         self._worker = worker
         self._due = 0.0
+        self._execution: Execution | None = None
 
     def begin(self) -> None:
         """Register; raises `RedisError`. Forgets workers that died, if their keys have expired."""
@@ -69,31 +70,29 @@ class Registration:
                 worker.heartbeat,
             )
 
-    def started(self, job: Job) -> Execution | None:
+    def started(self, job: Job) -> None:
         """A chunk is begun."""
         worker = self._worker
-        executions: list[Execution] = []
 
         def start() -> None:
-            executions.append(worker.prepare_execution(job))
+            self._execution = worker.prepare_execution(job)
             with worker.connection.pipeline() as pipe:
                 job.prepare_for_execution(worker.name, pipeline=pipe)
                 if pipe.execute()[0] > 1:  # new fields: the run was deleted since the claim, and the job with it
                     worker.connection.delete(job.key)
 
         best_effort(start)
-        return executions[0] if executions else None
 
-    def beat(self, job: Job, execution: Execution | None) -> None:
+    def beat(self, job: Job) -> None:
         """While a chunk is worked on."""
-        now = time.monotonic()
+        now, execution = time.monotonic(), self._execution
         if now >= self._due and execution is not None:
             self._due = now + BEAT_SECONDS
             best_effort(lambda: self._worker.maintain_heartbeats(job, execution))
 
-    def ended(self, job: Job, execution: Execution | None) -> None:
+    def ended(self, job: Job) -> None:
         """A chunk is done with, for this worker."""
-        worker = self._worker
+        worker, execution = self._worker, self._execution
 
         def end() -> None:
             with worker.connection.pipeline() as pipe:
@@ -101,6 +100,7 @@ class Registration:
                 worker.increment_successful_job_count(pipe)
                 pipe.execute()
 
+        self._execution = None
         worker.executions.clear()
         if execution is not None:
             best_effort(end)

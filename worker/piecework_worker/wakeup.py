@@ -1,5 +1,6 @@
 """Waiting that a signal ends: SIGTERM and SIGINT to stop, SIGCHLD when the horse has ended."""
 
+import contextlib
 import os
 import select
 import signal
@@ -67,8 +68,13 @@ class Wakeup:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
+    def wake(self) -> None:
+        """End a wait, from another thread."""
+        with contextlib.suppress(BlockingIOError):  # it is full of what will end the wait
+            os.write(self._write, b"!")
+
     def wait(self, seconds: float) -> None:
-        """Return after `seconds`, or as soon as a signal has come since the last wait."""
+        """Return after `seconds`, or as soon as a signal or a `wake` has come since the last wait."""
         select.select([self._read], [], [], max(0.0, seconds))
         try:
             while os.read(self._read, 512):

@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from redis import Redis
@@ -25,10 +26,10 @@ from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
 from piecework.errors import PieceworkError, ServerLost, ServerUnusable, UnknownRun
-from piecework.keys import queue_name
+from piecework.keys import nudge_channel, queue_name
 from piecework.ledger import Ledger
 from piecework.patience import Patience
-from piecework.records import Claim, Spec
+from piecework.records import Claim, Spec, Tended
 from piecework.server import check
 from piecework.states import State, WorkerExit
 from piecework_worker import horse
@@ -38,6 +39,7 @@ from piecework_worker.handlers import Runner
 from piecework_worker.horse_end import HorseEnd
 from piecework_worker.horse_process import fork_horse
 from piecework_worker.horse_watch import HorseWatch
+from piecework_worker.nudge import Nudge
 from piecework_worker.orphans import parent_is
 from piecework_worker.own_watch import OwnWatch
 from piecework_worker.progress import Progress
@@ -49,7 +51,8 @@ from piecework_worker.wakeup import Wakeup
 log = logging.getLogger("piecework.worker")
 
 _AFTER_FAILED_FORK_SECONDS = 1.0
-_FILLING_SECONDS = 0.1
+_STEAL_SECONDS = 4.0
+"""So long nothing new to steal turns up, if all that is leased is in hand: what is put back comes by the queue."""
 _MOST_CRASHES_IN_A_ROW = 20
 
 
@@ -78,7 +81,7 @@ class DrainWorker(Worker):
         self.ledger, self.spec, self.settings = ledger, spec, settings
         self.wakeup = Wakeup(self._on_stop)
         self.patience = Patience(settings.patience, client, log.warning, wait=self.wakeup.wait)
-        self.progress = Progress()
+        self.progress, self.nudge = Progress(), Nudge()
         self.registration = Registration(self)
         self._deliveries = Deliveries(self)
         self.stop_signals = 0
@@ -90,6 +93,7 @@ class DrainWorker(Worker):
         """The chunk that is held."""
         self._recorder: Recorder | None = None
         self._crashes_in_a_row = 0
+        self._steal_due = 0.0
 
     @property
     def connection_timeout(self) -> int:
@@ -154,7 +158,7 @@ class DrainWorker(Worker):
         if self.ledger.join(self.name) is None:
             raise UnknownRun(f"run {self.ledger.run} is gone")
         self.registration.begin()
-        self.subscribe()  # type: ignore[no-untyped-call]
+        self.subscribe()
 
     def _loop(self) -> Ending:
         while True:
@@ -170,9 +174,18 @@ class DrainWorker(Worker):
             self.registration.stay()
             if tended.state is State.FILLING or tended.paused:
                 self.registration.state(WorkerStatus.SUSPENDED if tended.paused else WorkerStatus.IDLE)
-                self.wakeup.wait(POP_SECONDS if tended.paused else _FILLING_SECONDS)
-            elif delivery := self.patience(self._deliveries.next):
+                self.wakeup.wait(POP_SECONDS)  # the seal, or the end of the pause, ends it
+            elif delivery := self.patience(partial(self._deliveries.next, self._stolen(tended))):
                 self._take(*delivery)
+
+    def _stolen(self, tended: Tended) -> float:
+        """With nothing on the queue, take from who has most; returns the seconds to wait for a delivery."""
+        now = time.monotonic()
+        if tended.waiting or not tended.leased or now < self._steal_due:
+            return POP_SECONDS
+        stolen, again_seconds = self.patience(lambda: self.ledger.steal(self.name))
+        self._steal_due = now + (0.0 if stolen else again_seconds or _STEAL_SECONDS)
+        return min(POP_SECONDS, max(0.05, again_seconds or POP_SECONDS))
 
     def _verdict(self) -> Ending | None:
         """What the ledger says at the end; where the server can tell, only after it is on its disk.
@@ -209,6 +222,18 @@ class DrainWorker(Worker):
             self.unsubscribe,
         )
 
+    def subscribe(self) -> None:
+        """As RQ does, to its commands, and to what the ledger's scripts have to say."""
+        pubsub: Any = self.connection.pubsub()  # type: ignore[no-untyped-call]
+        channels: dict[str, Callable[[Any], None]] = {
+            self.pubsub_channel_name: self.handle_payload,
+            nudge_channel(self.ledger.run): lambda message: self.wakeup.wake(),
+            nudge_channel(self.ledger.run, self.name): lambda message: self.nudge.give(),
+        }
+        pubsub.subscribe(**channels)
+        thread: Any = pubsub.run_in_thread(sleep_time=60, daemon=True, exception_handler=self._pubsub_exception_handler)
+        self.pubsub, self.pubsub_thread = pubsub, thread
+
     def unsubscribe(self) -> None:
         """End the command channel. (RQ tells its thread too late, and may wait a second for it.)"""
         thread: Any = self.pubsub_thread
@@ -233,11 +258,11 @@ class DrainWorker(Worker):
             self.claim = None
 
     def _work_on(self, job: Job, claim: Claim) -> None:
-        execution = self.registration.started(job)
         self.horse_killed_for = None
         self.progress.reset()
         try:
             if self.settings.isolation == "none":
+                self.registration.started(job)
                 end = self._work_here(claim)
             else:
                 try:
@@ -246,10 +271,10 @@ class DrainWorker(Worker):
                     end = HorseEnd.unborn(error)
                     self.wakeup.wait(_AFTER_FAILED_FORK_SECONDS)
                 else:
-                    end = HorseWatch(self, claim, job, execution).until_end()
+                    end = HorseWatch(self, claim, job).until_end()
             self._conclude(claim, end)
         finally:
-            self.registration.ended(job, execution)
+            self.registration.ended(job)
 
     def _conclude(self, claim: Claim, end: HorseEnd) -> None:
         if end.code == horse.SERVER_LOST:  # it has had the patience
@@ -274,7 +299,7 @@ class DrainWorker(Worker):
     def recorder_for(self, ledger: Ledger, client: Redis, alive: Callable[[], bool] = lambda: True) -> Recorder:
         """A recorder for the chunk that is held."""
         claim, patience = cast(Claim, self.claim), Patience(self.settings.patience, client, log.warning)
-        return Recorder(ledger, claim, self.name, self.spec.retries, patience, alive)
+        return Recorder(ledger, claim, self.name, self.spec.retries, patience, self.nudge, alive)
 
     def _work_here(self, claim: Claim) -> HorseEnd:
         """Without isolation: work in this process, while a thread renews the lease."""
