@@ -21,13 +21,14 @@ from piecework.spans import Span, spans_of, without
 from piecework_worker.nudge import Nudge
 from piecework_worker.outcomes import Outcomes, failure_of, retry_delay
 
-_MOST_ITEMS = 100_000
+_MOST_ITEMS = 200_000
 _MOST_FAILURES = 2_000
 """Each has up to 20 KB of text, or makes a chunk for its next attempt."""
 _COMMIT_BYTES = 16 << 20
-_MOST_UNCOMMITTED = 50_000
+_MOST_UNCOMMITTED = 200_000
 _UNCOMMITTED_BYTES = 64 << 20
 _COMPACT = 50_000
+_WORTH_FREEING_BYTES = 100
 _BUCKETS = 24
 
 
@@ -251,7 +252,8 @@ class Recorder:
         if start < reply.next <= start + count:
             first, settled = self._committed, reply.next - start
             self._committed += settled
-            self.results[first : first + settled] = [None] * settled
+            if self._item_bytes > _WORTH_FREEING_BYTES:  # small ones can wait for `_compact`
+                self.results[first : first + settled] = [None] * settled
             for index in failed:
                 if index < reply.next:
                     self._failures.pop(index, None)
