@@ -18,7 +18,7 @@ from piecework.items import Pile
 from piecework.ledger import Ledger
 from piecework.records import Status
 from piecework_producer.benchmark import Repetition
-from piecework_producer.launcher import Launch, Launcher, LaunchState
+from piecework_producer.launcher import Launcher, LaunchState
 from piecework_producer.pile import rq_job_template
 from piecework_producer.run import Run
 from piecework_producer.run_profile import profile_of
@@ -43,9 +43,6 @@ class Place(Protocol):
     def workers(self, run: Run, settings: RunSettings) -> AbstractContextManager[Launcher]:
         """A launcher of the run's workers; all are gone after the block."""
 
-    def give_up(self, launch: Launch) -> str:
-        """Why to wait no longer for workers to start; "" to go on."""
-
 
 @dataclass(frozen=True)
 class Measurer:
@@ -55,6 +52,8 @@ class Measurer:
     place: Place
     keep: bool
     """Runs that are over are not removed."""
+    start_timeout: float
+    """Seconds after which not to wait any longer for workers to join; 0: for ever."""
     say: Callable[[str], None]
 
     def measure(self, settings: RunSettings, pile: Pile, number: int) -> Repetition:
@@ -82,20 +81,24 @@ class Measurer:
                 start_seconds = time.monotonic() - begun
                 submit_to(self.session, settings, pile)
                 self._wait_for_end(run, launcher)
-                return Repetition(settings.parallelism, number, profile_of(run.ledger), start_seconds)
+                found = Repetition(settings.parallelism, number, profile_of(run.ledger), start_seconds)
+                if found.rate <= 0:
+                    raise MeasurementFailed(f"{found.profile.items} items are too few to be timed: give more of them")
+                return found
             except BaseException:
                 with suppress(RedisError, PieceworkError):  # so that workers leave at once
                     run.cancel("the measurement was stopped")
                 raise
 
     def _wait_for_workers(self, run: Run, launcher: Launcher, workers: int) -> None:
-        told = ""
-        while run.status().workers < workers:
+        begun, told = time.monotonic(), ""
+        while (joined := run.status().workers) < workers:
             launch = launcher.poll(_LOOK_SECONDS)
             if launch.state is not LaunchState.ACTIVE:
                 raise MeasurementFailed(f"no worker can start: {launch.reason or launch.state}")
-            if why := self.place.give_up(launch):
-                raise MeasurementFailed(why)
+            if 0 < self.start_timeout < time.monotonic() - begun:
+                few = f"{joined} of {workers} workers have joined in {self.start_timeout:g} s (--start-timeout)"
+                raise MeasurementFailed(f"{few}: {launch.reason}" if launch.reason else few)
             if launch.reason and launch.reason != told:
                 self.say(launch.reason)
                 told = launch.reason

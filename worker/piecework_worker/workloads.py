@@ -5,6 +5,7 @@ import time
 _STEPS = 200
 """A few microseconds."""
 
+
 def noop(item: object) -> None:
     """As little as a handler can do: what is left is the cost of piecework itself."""
 

@@ -1,6 +1,5 @@
 """`piecework bench`: throughput at several degrees of parallelism, and what it says about scaling."""
 
-import json
 import os
 import secrets
 import sys
@@ -8,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -17,68 +16,22 @@ from piecework.states import ProducerExit
 from piecework_producer import quantities as q
 from piecework_producer import surroundings
 from piecework_producer.benchmark import Benchmark, Degree, Repetition
+from piecework_producer.cli import bench_options as b
 from piecework_producer.cli import cluster_options as c
 from piecework_producer.cli import options as o
+from piecework_producer.cli.bench_output import tell
 from piecework_producer.cli.bench_places import OnKubernetes, OnThisMachine
 from piecework_producer.cli.errors import reporting, say
-from piecework_producer.cli.output import table
-from piecework_producer.cli.report import write_file
+from piecework_producer.cli.output import check_writable
 from piecework_producer.cli.targets import open_session, refuse_embedded
 from piecework_producer.measurement import MeasurementFailed, Measurer, Place
-from piecework_producer.scalability import LEAST_DEGREES
 from piecework_producer.session import Session
 from piecework_producer.settings import ClusterSettings, CommandSettings, RunSettings, read
 from piecework_producer.workload import BUILT_IN, Sizes, Workload, built_in, handler_of, refuse_misfits
 
-_BENCH, _PAGE = "What is measured", "Where the figures go"
-
-
-def _option(*names: str, panel: str, help: str, metavar: str | None = None) -> object:
-    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, show_default=False)
-
-
-HandlerOrName = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[HANDLER|noop|spin|sleep|pi]", show_default=False,
-        help="A handler, whose items are given too, or a built-in workload. Default: noop.",
-    ),
-]  # fmt: skip
-Degrees = Annotated[
-    str | None,
-    _option("--parallelism", "-p", panel=_BENCH, metavar="N,N,…",
-            help="Numbers of workers. Default: 1, 2, 4, … up to the number of cores."),
-]  # fmt: skip
-Repetitions = Annotated[
-    int, typer.Option("--repetitions", min=1, rich_help_panel=_BENCH, help="Of each degree; the degrees take turns.")
-]
-Items = Annotated[
-    int | None, typer.Option("--items", min=1, rich_help_panel=_BENCH, show_default=False,
-                             help="Items of a built-in workload, the same number at each degree.")
-]  # fmt: skip
-Seconds = Annotated[
-    float | None, typer.Option("--seconds", min=0.01, rich_help_panel=_BENCH, show_default=False,
-                               help="Instead: as many items for each worker as take about so long. Default: 3.")
-]  # fmt: skip
-ItemSeconds = Annotated[
-    float | None, typer.Option("--item-seconds", min=1e-6, rich_help_panel=_BENCH, show_default=False,
-                               help="What an item of spin or sleep takes. Default: 0.01.")
-]  # fmt: skip
-Digits = Annotated[
-    int | None, typer.Option("--digits", min=1, rich_help_panel=_BENCH, show_default=False,
-                             help="Whose series pi sums. Default: 5,000,000.")
-]  # fmt: skip
-Out = Annotated[str, typer.Option("--out", metavar="FILE|none", rich_help_panel=_PAGE, help="The page.")]
-Json = Annotated[Path | None, _option("--json", panel=_PAGE, metavar="FILE", help="All figures, for a machine.")]
-Keep = Annotated[
-    int | None,
-    _option("--keep", panel=_BENCH, metavar="SECONDS", help="Keep the runs so long. Default: they are deleted."),
-]
-
 _PILOT_ITEMS = 1_000_000
 _KEEP_SECONDS = 3600
 """Of a run that a killed bench leaves unsealed."""
-_HEADER = ("N", "ITEMS/S", "SLOWEST", "FASTEST", "SPEED-UP", "EFFICIENCY", "TAIL", "QUEUE", "START")
 
 
 def register(app: typer.Typer) -> None:
@@ -91,7 +44,7 @@ def register(app: typer.Typer) -> None:
 
 @reporting
 def bench(
-    handler: HandlerOrName = None,
+    handler: b.HandlerOrName = None,
     range_: o.Range = None,
     lines: o.Lines = None,
     jsonl: o.Jsonl = None,
@@ -101,12 +54,12 @@ def bench(
     batch: o.Batch = None,
     batch_size: o.BatchSize = None,
     concurrency: o.Concurrency = None,
-    degrees: Degrees = None,
-    repetitions: Repetitions = 3,
-    items: Items = None,
-    seconds: Seconds = None,
-    item_seconds: ItemSeconds = None,
-    digits: Digits = None,
+    degrees: b.Degrees = None,
+    repetitions: b.Repetitions = 3,
+    items: b.Items = None,
+    seconds: b.Seconds = None,
+    item_seconds: b.ItemSeconds = None,
+    digits: b.Digits = None,
     chunk_size: o.ChunkSize = None,
     isolation: o.Isolation = None,
     retries: o.Retries = None,
@@ -116,9 +69,9 @@ def bench(
     lease: o.Lease = None,
     patience: o.Patience = None,
     grace: o.Grace = None,
-    keep: Keep = None,
-    out: Out = "bench.html",
-    json_: Json = None,
+    keep: b.Keep = None,
+    out: b.Out = "bench.html",
+    json_: b.Json = None,
     output: o.Output = "table",
     redis: o.Redis = None,
     state_dir: o.StateDir = None,
@@ -159,16 +112,16 @@ def bench(
     settings = _settings(given, sizes)
     for option, path in (("--out", out), ("--json", json_)):
         if path not in (None, "none"):
-            _check(option, Path(str(path)))
+            check_writable(option, Path(str(path)))
     try:
         with _place(settings, given, keep is not None) as (session, place):
-            measurer = Measurer(session, place, keep is not None, say)
+            measurer = Measurer(session, place, keep is not None, read(ClusterSettings, given).start_timeout, say)
             found = _measured(measurer, settings, sizes, numbers, repetitions)
             facts = _facts(session, place, repetitions)
     except MeasurementFailed as error:
         say(f"error: {error}")
         raise typer.Exit(ProducerExit.RUN_FAILED) from None
-    _tell(Benchmark(found[0].name, found[0].words, found[1], facts), out, json_, output)
+    tell(Benchmark(found[0].name, found[0].words, found[1], facts), out, json_, output)
 
 
 def parse_degrees(text: str | None) -> list[int]:
@@ -276,60 +229,3 @@ def _facts(session: Session, place: Place, repetitions: int) -> dict[str, str]:
         "Host of the command": surroundings.host(),
         "Versions": surroundings.versions(),
     }
-
-
-def _tell(found: Benchmark, out: str, json_file: Path | None, output: str) -> None:
-    from piecework_producer.bench_page import bench_page
-
-    record = json.dumps(found.to_json(), indent=2)
-    if json_file is not None:
-        write_file("--json", json_file, record + "\n")
-    if out != "none":
-        write_file("--out", Path(out), bench_page(found))
-    if output == "json":
-        print(record)
-    else:
-        print(table(_HEADER, [_row(found, degree) for degree in found.degrees]))
-        print(_law(found))
-    for path in (None if out == "none" else out, json_file):
-        if path is not None:
-            say(f"written to {path}")
-
-
-def _row(found: Benchmark, degree: Degree) -> tuple[str, ...]:
-    return (
-        str(degree.parallelism),
-        q.rate(degree.rate),
-        q.rate(degree.slowest),
-        q.rate(degree.fastest),
-        f"{found.speedup(degree):.2f}",
-        q.share(found.efficiency(degree)),
-        q.share(degree.tail_share),
-        q.share(degree.queue_share),
-        q.seconds(degree.start_seconds),
-    )
-
-
-def _law(found: Benchmark) -> str:
-    law = found.law
-    if law is None:
-        return found.why_no_law
-    peak = "none: more workers do more" if law.peak is None else f"{law.peak:,.0f}"
-    words = (
-        f"λ {q.rate(law.rate)} items/s, σ {q.coefficient(law.sigma)} (contention), "
-        f"κ {q.coefficient(law.kappa)} (coherency), N of the peak: {peak}"
-    )
-    if law.degrees == LEAST_DEGREES:
-        words += "\n(three degrees are as many as coefficients: this law goes through almost any three points)"
-    return words
-
-
-def _check(option: str, path: Path) -> None:
-    """That it can be written is better known before the work than after it."""
-    there = path.exists()
-    try:
-        path.open("ab").close()
-    except OSError as error:
-        raise UsageError(f"{option} {path} cannot be written: {error.strerror}") from None
-    if not there:
-        path.unlink()

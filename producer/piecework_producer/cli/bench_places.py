@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from piecework_producer.cli.targets import place
-from piecework_producer.launcher import Launch, Launcher, WorkerPlan
+from piecework_producer.launcher import Launcher, WorkerPlan
 from piecework_producer.local_workers import local_launcher, logs_of
 from piecework_producer.measurement import MeasurementFailed
 from piecework_producer.run import Run
@@ -40,21 +40,14 @@ class OnThisMachine:
             if not keep:
                 shutil.rmtree(logs_of(run), ignore_errors=True)
 
-    def give_up(self, launch: Launch) -> str:
-        """Never: a launcher of processes says itself that they cannot start."""
-        return ""
-
 
 class OnKubernetes:
     """A Job for each run, deleted with its pods when the run was measured."""
 
     def __init__(self, cluster: "Cluster", job: "JobSettings", keep: bool) -> None:
         """`keep`: Jobs stay, until their time to live is over."""
-        from piecework_producer.kubernetes_status import StartTimeout
-
         self._cluster, self._job, self._keep = cluster, job, keep
         self._options = job.job_options()
-        self._starting = StartTimeout(job.start_timeout)
         requests = ", ".join(f"{name} {amount}" for name, amount in self._options.pod.requests.items())
         self.words = f"pods in namespace {cluster.namespace} of {cluster.label}; image {job.image}; requests {requests}"
 
@@ -82,7 +75,3 @@ class OnKubernetes:
                     launcher.delete()
             finally:
                 launcher.close()
-
-    def give_up(self, launch: Launch) -> str:
-        """When no pod has started for `--start-timeout`."""
-        return self._starting.check(launch)

@@ -6,13 +6,12 @@ from typing import Annotated
 
 import typer
 
-from piecework.errors import UsageError
 from piecework_producer import quantities as q
 from piecework_producer import surroundings
 from piecework_producer.cli import options as o
 from piecework_producer.cli.errors import reporting, say
 from piecework_producer.cli.look import session_for
-from piecework_producer.cli.output import table
+from piecework_producer.cli.output import table, write_file
 from piecework_producer.run import Run
 from piecework_producer.run_profile import RunProfile, profile_of
 
@@ -73,11 +72,3 @@ def _row(profile: RunProfile) -> tuple[str, ...]:
         q.share(profile.tail_share),
         q.share(profile.queue_share),
     )
-
-
-def write_file(option: str, path: Path, text: str) -> None:
-    """Raises `UsageError` if it cannot be written."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{option} {path} cannot be written: {error.strerror}") from None
