@@ -143,6 +143,19 @@ def test_code_is_mounted(shell: Shell, tmp_path: Path) -> None:
     assert shell.left() == []
 
 
+def test_a_benchmark_has_a_job_for_each_run_and_leaves_nothing(shell: Shell, tmp_path: Path) -> None:
+    page = tmp_path / "bench.html"
+    words = ["noop", "-p", "1,2", "--items", "200", "--repetitions", "1", "--on", "kubernetes", "--image", "worker:1"]
+    output, said = shell("bench", *words, "--out", str(page), "--output", "json")
+    assert "pods in namespace default" in said
+    record = json.loads(output)
+    assert [(each["parallelism"], each["repetitions"][0]["workers"]) for each in record["degrees"]] == [(1, 1), (2, 2)]
+    assert [each["repetitions"][0]["done"] for each in record["degrees"]] == [200, 200]
+    assert "image worker:1" in page.read_text(encoding="utf-8")
+    assert shell.left() == []
+    assert list(shell.server.client().scan_iter()) == []
+
+
 def test_a_plain_job_of_a_fixed_count(shell: Shell) -> None:
     words = ["--run", "calculatepi", "--image", "perl:5.34.0", "--completions", "3", "-p", "2"]
     output, _ = shell("submit", *words, "--", "sh", "-c", "echo 3.14159", redis=False)

@@ -30,7 +30,10 @@ ROOT = Path(__file__).parents[2]
 RUN_ALOUD = ("README.md", "docs/handlers.md")
 DOCUMENTS = (
     *("README.md", "CHANGELOG.md", "examples/README.md"),
-    *(f"docs/{name}.md" for name in ("architecture", "guarantees", "handlers", "kubernetes", "operations")),
+    *(
+        f"docs/{name}.md"
+        for name in ("architecture", "guarantees", "handlers", "kubernetes", "measuring", "operations")
+    ),
     *sorted(f"docs/adr/{path.name}" for path in (ROOT / "docs/adr").glob("*.md")),
 )
 OURS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}

@@ -13,7 +13,7 @@ from piecework.states import ProducerExit
 from piecework_producer.cli import options as o
 from piecework_producer.cli.draining import drain_here
 from piecework_producer.cli.errors import reporting, say
-from piecework_producer.cli.output import ResultsOutput
+from piecework_producer.cli.output import ResultsOutput, check_writable
 from piecework_producer.local_workers import local_launcher
 from piecework_producer.references import load
 from piecework_producer.run import Run
@@ -57,7 +57,7 @@ def pi(
         | {"chunk_size": 1},
     )
     if out is not None:
-        _check(out)
+        check_writable("--out", out)
     started = time.monotonic()
     try:
         default_parts = load(f"{_MODULE}:default_parts", "pi")
@@ -89,14 +89,6 @@ def _combined(submitted: Run, digits: int) -> str:
         return str(combine((outcome.result for outcome in submitted.results()), digits))
     except (ValueError, ArithmeticError) as error:
         raise UsageError(f"run {submitted.id}: {error}") from error
-
-
-def _check(out: Path) -> None:
-    """That it can be written is better known before the work than after it."""
-    try:
-        out.open("ab").close()
-    except OSError as error:
-        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from None
 
 
 def _write(text: str, out: Path | None) -> None:

@@ -12,7 +12,7 @@ from piecework_producer.cli import cluster_options as c
 from piecework_producer.cli import options as o
 from piecework_producer.cli.display import display, line
 from piecework_producer.cli.errors import reporting, say
-from piecework_producer.cli.targets import open_session
+from piecework_producer.cli.targets import open_session, refuse_embedded
 from piecework_producer.settings import ClusterSettings, CommandSettings, read
 from piecework_producer.submission import submit_to
 
@@ -125,11 +125,8 @@ def _submit_to_cluster(settings: CommandSettings, given: Mapping[str, Any], dry_
     from piecework_producer.kubernetes_settings import JobSettings
 
     job = read(JobSettings, given)
-    if settings.redis is None and not dry_run:
-        raise UsageError(
-            "--redis is missing: pods cannot reach the embedded server. Give the URL of one that they reach too; "
-            "k8s://SERVICE.NAMESPACE:6379 goes through a port-forward"
-        )
+    if not dry_run:
+        refuse_embedded(settings)
     if job.schedule:
         from piecework_producer.cli.scheduled import submit_due
 

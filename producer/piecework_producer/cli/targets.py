@@ -66,6 +66,15 @@ def open_session(settings: ServerSettings, patience: float = 60.0) -> Iterator[S
         yield session
 
 
+def refuse_embedded(settings: ServerSettings) -> None:
+    """Raise `UsageError` if no server is named: pods cannot reach the embedded one."""
+    if settings.redis is None:
+        raise UsageError(
+            "--redis is missing: pods cannot reach the embedded server. Give the URL of one that they reach too; "
+            "k8s://SERVICE.NAMESPACE:6379 goes through a port-forward"
+        )
+
+
 def place(namespace: str, context: str | None) -> str:
     """What the ledger keeps about where a run's workers are."""
     return json.dumps({"on": "kubernetes", "namespace": namespace, "context": context})
