@@ -13,7 +13,7 @@ from piecework.items import parse_range
 from piecework.keys import checked_run_id
 from piecework.ledger import KEEP_SECONDS, LEASE_SECONDS
 from piecework.records import handler_text
-from piecework.settings import with_password
+from piecework.settings import server_url
 from piecework_producer.embedded import default_state_dir
 from piecework_producer.pile import budget
 
@@ -45,12 +45,16 @@ class ServerSettings(BaseSettings):
 
     redis: str | None = None
     redis_password: str | None = None
+    redis_tls_dir: Path | None = None
     state_dir: Path = Field(default_factory=lambda: default_state_dir(os.environ))
 
     @property
     def redis_url(self) -> str | None:
-        """The server's URL, password included: never to be shown. None: the embedded server."""
-        return None if self.redis is None else with_password(self.redis, self.redis_password)
+        """The server's URL, password included: never to be shown. None: the embedded server.
+
+        Raises `UsageError`.
+        """
+        return None if self.redis is None else server_url(self.redis, self.redis_password, self.redis_tls_dir)
 
 
 class ClusterSettings(ServerSettings):

@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Literal, NoReturn, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -14,7 +15,7 @@ from piecework.errors import UsageError
 from piecework.keys import checked_run_id
 from piecework.ledger import LEASE_SECONDS
 from piecework.records import handler_text
-from piecework.settings import with_password
+from piecework.settings import server_url
 
 
 class WorkerSettings(BaseSettings):
@@ -25,6 +26,7 @@ class WorkerSettings(BaseSettings):
     run: str
     redis: str
     redis_password: str | None = None
+    redis_tls_dir: Path | None = None
     handler: str | None = None
     exec: str | None = None
     shell: bool = False
@@ -84,8 +86,8 @@ class WorkerSettings(BaseSettings):
 
     @property
     def redis_url(self) -> str:
-        """The server's URL, password included: never to be shown."""
-        return with_password(self.redis, self.redis_password)
+        """The server's URL, password included: never to be shown. Raises `UsageError`."""
+        return server_url(self.redis, self.redis_password, self.redis_tls_dir)
 
     @property
     def handler_text(self) -> str:

@@ -83,6 +83,7 @@ _OF_THE_RUN = [
     "service_account",
     "run_as_user",
     "redis_secret",
+    "redis_tls_secret",
     "label",
     "annotation",
     "backoff_limit",
@@ -164,6 +165,7 @@ def create(
     service_account: c.ServiceAccount = None,
     run_as_user: c.RunAsUser = None,
     redis_secret: c.RedisSecret = None,
+    redis_tls_secret: c.RedisTlsSecret = None,
     producer_redis_secret: ProducerSecret = "piecework-redis-producer",  # noqa: S107 - the name of a Secret
     label: c.Label = None,
     annotation: c.Annotate = None,
@@ -212,7 +214,7 @@ def create(
             image_pull_secrets=job.image_pull_secret,
         ),
         arguments=_submit_arguments(settings, job),
-        redis=RedisSecret(name=producer_redis_secret),
+        redis=RedisSecret(name=producer_redis_secret, tls=job.redis_tls_secret),
         time_zone=time_zone,
         concurrency_policy=concurrency_policy,  # type: ignore[arg-type]  # checked above
         starting_deadline_seconds=starting_deadline,

@@ -77,6 +77,7 @@ def submit(
     service_account: c.ServiceAccount = None,
     run_as_user: c.RunAsUser = None,
     redis_secret: c.RedisSecret = None,
+    redis_tls_secret: c.RedisTlsSecret = None,
     label: c.Label = None,
     annotation: c.Annotate = None,
     backoff_limit: c.BackoffLimit = None,
