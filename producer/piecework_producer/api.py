@@ -28,6 +28,8 @@ class Options(TypedDict, total=False):
     chunk_size: int
     retries: int
     item_timeout: float
+    item_memory: str
+    """`512M` or `2Gi`."""
     """Seconds."""
     max_failures: str
     """`N` or `P%`."""

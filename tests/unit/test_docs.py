@@ -294,6 +294,7 @@ def test_variables_are_settings() -> None:
         "IDEMPOTENCY_KEY",
         "TERMINATION_LOG",
         "REDIS_PASSWORD",
+        "REDIS_TLS_DIR",
         "SCHEDULED_TIME",
         "STATE_DIR",
         "REDIS",

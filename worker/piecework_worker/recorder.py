@@ -166,6 +166,8 @@ class Recorder:
             try:
                 with self._lock:
                     self._commit_all()
+            except MemoryError:  # an item may have all that --item-memory allows: the next commit, or `flush`, has more
+                continue
             except Exception as error:
                 self.error = error
                 self.stop(str(error))

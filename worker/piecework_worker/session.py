@@ -84,7 +84,13 @@ def _spec(ledger: Ledger) -> Spec:
 def _runner(settings: WorkerSettings) -> Callable[[], Runner]:
     """Load the handler once, in the main process, so that forks share it; the runner is made in each fork."""
     if settings.exec is not None:
-        function = command(settings.exec, shell=settings.shell, stdin=settings.stdin, environ=environment())
+        function = command(
+            settings.exec,
+            shell=settings.shell,
+            stdin=settings.stdin,
+            environ=environment(),
+            item_memory=settings.item_memory,
+        )
     else:
         sys.path.insert(0, str(Path.cwd()))
         function = handlers.load(settings.handler or "")

@@ -50,6 +50,7 @@ def submit(
     run: o.RunId = None,
     retries: o.Retries = None,
     item_timeout: o.ItemTimeout = None,
+    item_memory: o.ItemMemory = None,
     max_failures: o.MaxFailures = None,
     crash_limit: o.CrashLimit = None,
     lease: o.Lease = None,
