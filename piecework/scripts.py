@@ -11,6 +11,7 @@ from typing import Any
 from redis import Redis
 from redis.commands.core import Script
 
+from piecework.damage import reading
 from piecework.keys import RunKeys
 
 Value = str | bytes | int | float
@@ -45,10 +46,10 @@ def source(verb: str) -> str:
 
 
 class Scripts:
-    """The scripts of one run on one server. Redis errors pass through to the caller."""
+    """The scripts of one run on one server. Redis errors pass through to the caller; damage is `CorruptData`."""
 
-    def __init__(self, client: Redis, keys: RunKeys) -> None:
-        self._client = client
+    def __init__(self, client: Redis, keys: RunKeys, run: str) -> None:
+        self._client, self._run = client, run
         self._keys = keys.as_list()
         self._scripts: dict[str, Script] = {}
 
@@ -57,4 +58,5 @@ class Scripts:
         script = self._scripts.get(verb)
         if script is None:
             script = self._scripts[verb] = Script(self._client, source(verb))
-        return script(keys=self._keys, args=args)
+        with reading(f"run {self._run}, {verb}"):
+            return script(keys=self._keys, args=args)

@@ -28,9 +28,9 @@ class Options(TypedDict, total=False):
     chunk_size: int
     retries: int
     item_timeout: float
+    """Seconds."""
     item_memory: str
     """`512M` or `2Gi`."""
-    """Seconds."""
     max_failures: str
     """`N` or `P%`."""
     crash_limit: int

@@ -49,8 +49,8 @@ def drain(argv: Sequence[str]) -> Ending:
         return Ending(WorkerExit.CANNOT_WORK, str(error))
     except ServerLost as error:
         return Ending(WorkerExit.HANDED_BACK, str(error))
-    except Exception as error:  # a bug, or a PieceworkError that no worker can mend
-        if not isinstance(error, PieceworkError):
+    except Exception as error:  # a bug, or what no worker can mend: damage, a server that refuses a call
+        if not isinstance(error, PieceworkError | RedisError):
             traceback.print_exc()
         return Ending(WorkerExit.BUG, f"{type(error).__name__}: {error}")
 
