@@ -37,6 +37,9 @@ VERBS = [
     "note",
 ]
 
+_VALUES = {"fill": 3, "cut": 3, "seal": 2, "claim": 8, "renew": 3, "commit": 5, "blame": 2, "tend": 5, "retry": 2}
+"""How many values a script replies with; a list from Lua ends where a field of a damaged run is missing."""
+
 
 @cache
 def source(verb: str) -> str:
@@ -59,4 +62,7 @@ class Scripts:
         if script is None:
             script = self._scripts[verb] = Script(self._client, source(verb))
         with reading(f"run {self._run}, {verb}"):
-            return script(keys=self._keys, args=args)
+            reply = script(keys=self._keys, args=args)
+            if verb in _VALUES and len(reply) != _VALUES[verb]:
+                raise ValueError(f"{len(reply)} values in place of {_VALUES[verb]}")
+            return reply
