@@ -278,6 +278,17 @@ def test_names_that_are_no_runs(database: Redis) -> None:
     assert runs(database) == []
 
 
+def test_run_ids_are_no_paths(server: ServerProcess, tmp_path: Path) -> None:
+    with Machine(tmp_path) as machine:
+        machine.environ["PIECEWORK_REDIS"] = server.url
+        for run in ("../../x", "/etc", "a/b", ".", "a\nb"):
+            for words in (("logs",), ("delete", "--force"), ("submit", "m:f", "--range", "0:1", "--run")):
+                ended = machine.ask(*words, run)
+                assert ended.code == 2
+                assert "is not allowed: use 1 to 48 of a-z, 0-9 and '-'" in ended.err
+        assert not [path for path in tmp_path.rglob("*") if path.name in ("x", "b", "x.json", "b.json")]
+
+
 def test_what_a_terminal_would_obey_is_not_printed() -> None:
     assert plain("a\x1b[2Jb\u009b\u202ec\x7f\rä\n\t😀") == "a\\x1b[2Jb\\x9b\\u202ec\\x7f\\rä\n\t😀"
 

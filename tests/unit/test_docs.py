@@ -30,7 +30,10 @@ ROOT = Path(__file__).parents[2]
 RUN_ALOUD = ("README.md", "docs/handlers.md")
 DOCUMENTS = (
     *("README.md", "CHANGELOG.md", "examples/README.md"),
-    *(f"docs/{name}.md" for name in ("architecture", "guarantees", "handlers", "kubernetes", "operations")),
+    *(
+        f"docs/{name}.md"
+        for name in ("architecture", "guarantees", "handlers", "kubernetes", "operations", "threat-model")
+    ),
     *sorted(f"docs/adr/{path.name}" for path in (ROOT / "docs/adr").glob("*.md")),
 )
 OURS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
@@ -269,7 +272,7 @@ def test_each_command_for_kubernetes_is_looked_at() -> None:
     assert {"submit", "status", "wait", "logs", "scale", "pause", "resume", "cancel", "delete", "schedule"} <= verbs
     text = OURS["docs/kubernetes.md"]
     known = set[str]().union(*options_of_piecework().values(), *options_of_schedule().values())
-    of_others = {"--cni", "--no-cache-dir", "--tag", "--user"}
+    of_others = {"--cni", "--from-file", "--no-cache-dir", "--tag", "--user"}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", text))
     assert named - of_others <= known
     assert "<!--" not in text
