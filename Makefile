@@ -41,11 +41,12 @@ run: setup ## compute DIGITS (100000) digits of pi with PARALLELISM (2) local wo
 	@mkdir -p build
 	$(BIN)/piecework pi --digits $(DIGITS) --parallelism $(PARALLELISM) --out build/pi.txt
 
-lint: setup ## check style, formatting, the layers and the Dockerfile
+lint: setup ## check style, formatting, the layers, the Dockerfile and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+	@$(BIN)/python -m requirements.audit
 
 format: setup ## apply what lint can repair by itself
 	$(BIN)/ruff check --fix .

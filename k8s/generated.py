@@ -60,7 +60,7 @@ FULL_SCHEDULE = ScheduleOptions(
     schedule="30 2 * * 1-5",
     pod=MUCH,
     arguments=("submit", "package.module:function", "--on", "kubernetes"),
-    redis=RedisSecret(name="elsewhere"),
+    redis=RedisSecret(name="elsewhere", tls="redis-client"),
     time_zone="Europe/Berlin",
     concurrency_policy="Allow",
     suspend=True,
@@ -76,7 +76,7 @@ def generated() -> Iterator[tuple[str, Manifest]]:
     yield "a run's Job, as little as can be", job_manifest(PLAN, JobOptions(pod=LITTLE))
     everything = JobOptions(
         pod=MUCH,
-        redis=RedisSecret(name="elsewhere", url_key="uri", password_key="token"),  # noqa: S106 - the name of a key
+        redis=RedisSecret(name="elsewhere", url_key="uri", password_key="token", tls="redis-client"),  # noqa: S106 - the name of a key
         backoff_limit=0,
         active_deadline_seconds=3600,
         ttl_seconds_after_finished=60,

@@ -10,11 +10,13 @@ import json
 from collections.abc import Sequence
 from typing import Any, Self, cast
 
+import msgspec
 from redis import Redis
 
 from piecework import codec
+from piecework.damage import reading
 from piecework.errors import ContractMismatch, RunIsOver, UnknownRun
-from piecework.keys import CONTRACT, RunKeys, checked_run_id, nudge_channel, run_keys
+from piecework.keys import CONTRACT, RUN_ID, RUNS, RunKeys, checked_run_id, nudge_channel, run_keys
 from piecework.records import Claim, Committed, Failure, Spec, Status, Tended, pack_failures
 from piecework.scripts import Scripts
 from piecework.spans import Span, format_spans
@@ -32,6 +34,8 @@ _STEAL_WORTH_SECONDS = 0.1
 _LONG_ITEM_SECONDS = 1.5 * COMMIT_SECONDS
 _LEASES_LOOKED_AT = 64
 """Of more leases a steal looks at so many, drawn at random, so that its cost does not grow with the workers."""
+_MOST_INDEX = 1 << 53
+"""Lua counts exactly up to here."""
 _LOST_WORKERS = Failure(
     "WorkerLost", "worker after worker vanished while this item alone was in progress; nobody saw why"
 )
@@ -42,7 +46,8 @@ def _text(value: bytes | str) -> str:
 
 
 def _state(value: bytes) -> State | None:
-    return State(_text(value)) if value else None
+    with reading("a run's state"):
+        return State(_text(value)) if value else None
 
 
 class Ledger:
@@ -52,7 +57,7 @@ class Ledger:
         self.client = client
         self.run = checked_run_id(run)
         self.keys: RunKeys = run_keys(run)
-        self._scripts = Scripts(client, self.keys)
+        self._scripts = Scripts(client, self.keys, run)
 
     @classmethod
     def find(cls, client: Redis, run: str) -> Self:
@@ -91,20 +96,22 @@ class Ledger:
 
     def spec(self) -> Spec:
         """The specification the run was opened with. Raises `UnknownRun`, `ContractMismatch`."""
-        contract, spec = self.client.hmget(self.keys.run, "contract", "spec")
-        if spec is None or contract is None:
-            raise self._unknown()
-        if int(contract) != CONTRACT:
-            raise ContractMismatch(
-                f"run {self.run} has contract version {int(contract)}, this piecework has {CONTRACT}: "
-                "use the piecework version that submitted it"
-            )
-        return Spec(**json.loads(spec))
+        with reading(f"run {self.run}, the specification"):
+            contract, spec = self.client.hmget(self.keys.run, "contract", "spec")
+            if spec is None or contract is None:
+                raise self._unknown()
+            if int(contract) != CONTRACT:
+                raise ContractMismatch(
+                    f"run {self.run} has contract version {int(contract)}, this piecework has {CONTRACT}: "
+                    "use the piecework version that submitted it"
+                )
+            return msgspec.json.decode(spec, type=Spec)
 
     def worker_arguments(self) -> tuple[str, ...]:
         """The options of `piecework-worker` with which the run was submitted."""
-        stored = self.client.hget(self.keys.run, "worker_arguments")
-        return tuple(str(argument) for argument in json.loads(stored)) if stored else ()
+        with reading(f"run {self.run}, the workers' options"):
+            stored = self.client.hget(self.keys.run, "worker_arguments")
+            return msgspec.json.decode(stored, type=tuple[str, ...]) if stored else ()
 
     def note_place(self, place: str) -> None:
         """Keep a word about where the run's workers are, for those who look at it later."""
@@ -112,12 +119,14 @@ class Ledger:
 
     def place(self) -> str:
         """What `note_place` kept; "" if nothing."""
-        return _text(self.client.hget(self.keys.run, "place") or b"")
+        with reading(f"run {self.run}, its place"):
+            return _text(self.client.hget(self.keys.run, "place") or b"")
 
     def filled(self) -> tuple[int, str]:
         """Number of items filled so far, and the digest of them. (0, "") for a new run."""
-        filled, digest = self.client.hmget(self.keys.run, "filled", "digest")
-        return int(filled or 0), _text(digest or b"")
+        with reading(f"run {self.run}, what is filled"):
+            filled, digest = self.client.hmget(self.keys.run, "filled", "digest")
+            return int(filled or 0), _text(digest or b"")
 
     def fill(self, start: int, count: int, packed: bytes, digest: str) -> tuple[bool, int]:
         """Append items start..start+count-1, packed by `codec.pack` (b"" for a range), in index order.
@@ -130,7 +139,8 @@ class Ledger:
 
     def cut(self, size: int) -> None:
         """Make chunks of `size` items of all that is filled and not cut yet. Safe to repeat after a crash."""
-        at = int(self.client.hget(self.keys.run, "cut") or 0)
+        with reading(f"run {self.run}, what is cut"):
+            at = int(self.client.hget(self.keys.run, "cut") or 0)
         while True:
             at, filled, state = self._scripts.call("cut", at, size, _CUT_CHUNKS)
             if at >= filled or state != b"filling":
@@ -197,7 +207,10 @@ class Ledger:
         )
         if status != b"claimed":
             return None
-        return Claim(chunk, start, stop, next_, careful > 0, attempt, deliveries)
+        with reading(f"run {self.run}, chunk {chunk}"):
+            if not 0 <= start <= next_ <= stop <= _MOST_INDEX:
+                raise ValueError(f"items {start} to {stop}, next {next_}")
+            return Claim(chunk, start, stop, next_, careful > 0, attempt, deliveries)
 
     def steal(self, worker: str) -> tuple[bool, float]:
         """Take about half of what is left of the chunk that will take its owner the longest, onto the queue's front.
@@ -288,6 +301,10 @@ class Ledger:
         reply = self._scripts.call("status", round(2000 * lease_seconds))
         if not reply:
             raise self._unknown()
+        with reading(f"run {self.run}, its counters"):
+            return self._status(reply)
+
+    def _status(self, reply: Any) -> Status:
         flat, in_flight, workers, waiting, leased, delayed, _, _, now_ms = reply
         pairs = zip(flat[::2], flat[1::2], strict=True)
         fields = {_text(name): _text(value) for name, value in pairs}
@@ -323,9 +340,10 @@ class Ledger:
 
     def block_at(self, index: int) -> tuple[int, list[Any]]:
         """The block of items that holds `index`: (index of its first item, items). Raises `CorruptData`."""
-        found = self.client.zrevrangebyscore(self.keys.blocks, index, "-inf", start=0, num=1)
-        start = int(cast(bytes, found[0])) if found else -1
-        packed = self.client.hget(self.keys.payload, str(start)) if found else None
+        with reading(f"run {self.run}, the block of item {index}"):
+            found = self.client.zrevrangebyscore(self.keys.blocks, index, "-inf", start=0, num=1)
+            start = int(cast(bytes, found[0])) if found else -1
+            packed = self.client.hget(self.keys.payload, str(start)) if found else None
         if packed is None:
             raise UnknownRun(f"run {self.run}: the payload of item {index} is gone; the run was deleted")
         return start, codec.unpack(cast(bytes, packed), f"run {self.run}, block {start}")
@@ -342,9 +360,9 @@ class Ledger:
 
 def runs(client: Redis) -> list[str]:
     """All runs on the server, oldest first. Forgets those whose keys have expired."""
-    from piecework.keys import RUNS
-
-    names = [_text(name) for name in cast(list[bytes], client.zrange(RUNS, 0, -1))]
+    with reading("the list of runs"):
+        stored = [_text(name) for name in cast(list[bytes], client.zrange(RUNS, 0, -1))]
+    names = [name for name in stored if RUN_ID.fullmatch(name)]
     with client.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.exists(run_keys(name).run)

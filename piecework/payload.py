@@ -25,7 +25,7 @@ class Items:
             return list(range(first + start * step, first + stop * step, step))
         if not self._first <= start < self._first + len(self._block):
             self._first, self._block = self._ledger.block_at(start)
-            if start >= self._first + len(self._block):
+            if not self._first <= start < self._first + len(self._block):
                 raise CorruptData(f"run {self._ledger.run}, block {self._first}: item {start} is missing")
         return self._block[start - self._first : stop - self._first]
 

@@ -45,6 +45,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     loss_limit: int = 10
     """An item whose worker vanished so often in a row, while it was alone in progress, has failed."""
 
+    def __post_init__(self) -> None:
+        if self.step == 0:
+            raise ValueError("a range with step 0")
+
     def conflict(self, other: "Spec", run: str) -> None:
         """Raise `SpecConflict` naming the first field in which `other`, the run on the server, differs."""
         for field in self.__struct_fields__:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from piecework import codec
+from piecework.damage import reading
 from piecework.errors import CorruptData
 from piecework.ledger import Ledger
 from piecework.payload import Items
@@ -45,10 +46,11 @@ class Outcome:
             record["result"] = self.result
         else:
             record["error"] = {name: getattr(self.error, name) for name in error_fields}
-        try:
-            return msgspec.json.encode(record)
-        except (OverflowError, ValueError):  # an integer of more digits than Python prints
-            return msgspec.json.encode(_big_as_raw(record))
+        with reading(f"item {self.index}"):  # another's MessagePack may hold what JSON has not
+            try:
+                return msgspec.json.encode(record)
+            except (OverflowError, ValueError):  # an integer of more digits than Python prints
+                return msgspec.json.encode(_big_as_raw(record))
 
 
 def _big_as_raw(value: Any) -> Any:
@@ -208,10 +210,12 @@ class ResultReader:
 
     def _read_again(self, entry: _Entry) -> bytes:
         client: Any = self._ledger.client
-        found = client.xrange(entry.stream, entry.id, entry.id)
-        if not found:
-            raise _Forgotten(f"run {self._ledger.run}, {entry.stream} {entry.id}: the entry is gone")
-        return bytes(found[0][1][b"d"])
+        where = f"run {self._ledger.run}, {entry.stream} {entry.id}"
+        with reading(where):
+            found = client.xrange(entry.stream, entry.id, entry.id)
+            if not found:
+                raise _Forgotten(f"{where}: the entry is gone")
+            return bytes(found[0][1][b"d"])
 
     # --- streams
 
@@ -220,7 +224,8 @@ class ResultReader:
         client: Any = self._ledger.client  # redis-py's types leave open what comes back
         block: int | None = round(block_seconds * 1000) or None
         while True:
-            reply = client.xread(self._last, count=_ENTRIES_AT_ONCE, block=block)
+            with reading(f"run {self._ledger.run}, its outcomes"):
+                reply = client.xread(self._last, count=_ENTRIES_AT_ONCE, block=block)
             streams = reply.items() if isinstance(reply, dict) else reply or ()
             read = 0
             for raw_stream, entries in streams:

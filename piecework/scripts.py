@@ -11,6 +11,7 @@ from typing import Any
 from redis import Redis
 from redis.commands.core import Script
 
+from piecework.damage import reading
 from piecework.keys import RunKeys
 
 Value = str | bytes | int | float
@@ -37,6 +38,20 @@ VERBS = [
     "note",
 ]
 
+_VALUES = {
+    "fill": 3,
+    "cut": 3,
+    "seal": 2,
+    "claim": 8,
+    "steal": 2,
+    "renew": 3,
+    "commit": 5,
+    "blame": 2,
+    "tend": 5,
+    "retry": 2,
+}
+"""How many values a script replies with; a list from Lua ends where a field of a damaged run is missing."""
+
 
 @cache
 def source(verb: str) -> str:
@@ -46,10 +61,10 @@ def source(verb: str) -> str:
 
 
 class Scripts:
-    """The scripts of one run on one server. Redis errors pass through to the caller."""
+    """The scripts of one run on one server. Redis errors pass through to the caller; damage is `CorruptData`."""
 
-    def __init__(self, client: Redis, keys: RunKeys) -> None:
-        self._client = client
+    def __init__(self, client: Redis, keys: RunKeys, run: str) -> None:
+        self._client, self._run = client, run
         self._keys = keys.as_list()
         self._scripts: dict[str, Script] = {}
 
@@ -58,4 +73,8 @@ class Scripts:
         script = self._scripts.get(verb)
         if script is None:
             script = self._scripts[verb] = Script(self._client, source(verb))
-        return script(keys=self._keys, args=args)
+        with reading(f"run {self._run}, {verb}"):
+            reply = script(keys=self._keys, args=args)
+            if verb in _VALUES and len(reply) != _VALUES[verb]:
+                raise ValueError(f"{len(reply)} values in place of {_VALUES[verb]}")
+            return reply

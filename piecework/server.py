@@ -8,13 +8,14 @@ behind.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, NoReturn, cast
+from typing import Final, Literal, cast
 from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
+from piecework import tls
 from piecework.errors import ServerUnusable, UsageError
 
 OLDEST_REDIS: Final = (6, 2)
@@ -81,6 +82,7 @@ def connect(url: str, *, socket_timeout: float = 5.0) -> redis.Redis:
     except (ValueError, TypeError, redis.RedisError):
         # The causes quote parts of the URL, and a part may be the password.
         raise UsageError(f"The Redis URL {masked(url)!r} cannot be used: {_ALLOWED}.") from None
+    tls.refuse_unusable_files(client.connection_pool.connection_kwargs, where(client))
     return client
 
 
@@ -122,7 +124,7 @@ def check(client: redis.Redis) -> ServerFacts:
     try:
         info = cast(Mapping[str, object], client.info())
     except redis.RedisError as error:
-        _explain(error, here)
+        raise explained(error, here) from error
     except OSError as error:
         raise ServerUnusable(f"The server at {here} cannot be reached: {error}. {_REACH}") from error
 
@@ -172,7 +174,8 @@ def check(client: redis.Redis) -> ServerFacts:
     return facts
 
 
-def _explain(error: redis.RedisError, here: str) -> NoReturn:
+def explained(error: redis.RedisError, here: str) -> ServerUnusable:
+    """The error of a first call to the server at `here`, as what is wrong and what to do."""
     said = str(error)
     if isinstance(error, redis.BusyLoadingError):
         problem, remedy = "is still loading its data", "Try again when it has done so."
@@ -184,12 +187,8 @@ def _explain(error: redis.RedisError, here: str) -> NoReturn:
     elif re.search(r"NOAUTH|WRONGPASS|invalid username-password|invalid password|authenticat", said, re.I):
         problem = f"refuses the user or password, or asks for one that was not given ({said})"
         remedy = "Put them into the URL: redis://[USER]:PASSWORD@HOST:PORT."
-    elif re.search(r"\bSSL|TLS|certificate", said):
-        problem = f"cannot be spoken to over TLS ({said})"
-        remedy = (
-            "For a server without TLS use redis://; for one with an authority of its own add "
-            "?ssl_ca_certs=/PATH/OF/ca.crt to the rediss:// URL."
-        )
+    elif tls.is_untrusted(said) or re.search(r"\[SSL\b", said):
+        problem, remedy = f"cannot be spoken to over TLS ({said})", tls.remedy(said)
     elif re.search(r"unknown command.*HELLO|NOPROTO", said, re.I):
         problem, remedy = (
             f"is too old ({said})",
@@ -197,7 +196,9 @@ def _explain(error: redis.RedisError, here: str) -> NoReturn:
         )
     elif re.search(r"closed by server|reset by peer", said, re.I):
         problem = f"hangs up at once ({said})"
-        remedy = "If it wants TLS, use rediss://; otherwise see its log."
+        # Its alert may be lost with the connection.
+        secure = tls.CLIENT_CERTIFICATE if here.startswith("rediss:") else "If it wants TLS, use rediss://."
+        remedy = f"{secure} Otherwise see its log."
     elif isinstance(error, redis.TimeoutError):
         problem, remedy = f"does not answer in time ({said})", _REACH
         if here.startswith("rediss:"):
@@ -209,7 +210,7 @@ def _explain(error: redis.RedisError, here: str) -> NoReturn:
             f"does not answer as a Redis server does ({said})",
             "Is it one? See its log.",
         )
-    raise ServerUnusable(f"The server at {here} {problem.replace(chr(10), ' ')}. {remedy}") from error
+    return ServerUnusable(f"The server at {here} {problem.replace(chr(10), ' ')}. {remedy}")
 
 
 def _text(info: Mapping[str, object], field: str) -> str:

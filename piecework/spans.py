@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from piecework.errors import CorruptData
 
+_MOST_INDEX = 1 << 53
 Span = tuple[int, int]
 """(first index, number of items)."""
 
@@ -44,7 +45,7 @@ def parse_spans(text: str, where: str) -> list[Span]:
         spans = [(int(start), int(count)) for start, count in (part.split("+") for part in text.split(","))]
     except ValueError:
         raise CorruptData(f"{where}: {text[:80]!r} is not a list of spans") from None
-    if any(start < 0 or count < 1 for start, count in spans):
+    if any(start < 0 or count < 1 or start + count > _MOST_INDEX for start, count in spans):
         raise CorruptData(f"{where}: {text[:80]!r} has an impossible span")
     return spans
 

@@ -59,6 +59,13 @@ def odd_fails(item: int) -> int:
     return item
 
 
+def no_database(item: int) -> None:
+    """Fails for every item; the last one waits until the test lets it go."""
+    while item == 29 and not Path("gate").exists():
+        time.sleep(0.01)
+    raise ConnectionError("no database")
+
+
 def all_types(item: int) -> object:
     return [3**20_000, b"\xff\x00", datetime(2024, 2, 29, 12, tzinfo=UTC), float("nan"), "ä😀", -(2**70)][item]
 

@@ -173,6 +173,47 @@ def huge(item: int) -> bytes:
     return os.urandom(10 << 20)
 
 
+def greedy(item: int) -> int:
+    """Items 3 and 5 want far more memory than the others: at once, and in small pieces."""
+    if item == 3:
+        return len(bytearray(1 << 30))
+    hoard = []
+    while item == 5:
+        hoard.append("x" * 10_000)
+    return len(bytearray(20 << 20))
+
+
+KEPT: list[str] = []
+
+
+def greedy_for_ever(item: int) -> int:
+    """Item 5 does not let go of what it has."""
+    while item == 5:
+        KEPT.append("x" * 10_000)
+    return greedy(item)
+
+
+async def greedy_async(item: int) -> int:
+    await asyncio.sleep(0)
+    return greedy(item)
+
+
+def greedy_many(items: list[int]) -> list[int]:
+    return [greedy(item) for item in items]
+
+
+def aborts_without_memory(item: int) -> int:
+    """What C++ does when it gets none."""
+    try:
+        return len(bytearray((1 << 30) * (item == 3)))
+    except MemoryError:
+        os.abort()
+
+
+def result_too_large_to_pack(item: int) -> bytes:
+    return os.urandom(60 << 20 if item == 3 else 1)
+
+
 def megabyte(item: int) -> bytes:
     return os.urandom(1 << 20)
 

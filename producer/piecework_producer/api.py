@@ -29,6 +29,8 @@ class Options(TypedDict, total=False):
     retries: int
     item_timeout: float
     """Seconds."""
+    item_memory: str
+    """`512M` or `2Gi`."""
     max_failures: str
     """`N` or `P%`."""
     crash_limit: int

@@ -104,6 +104,8 @@ def pack(path: Path, run: str) -> CodeBundle:
         found = [(prefix + name, file) for name, file in _walk(root)]
     else:
         raise UsageError(f"--code {path}: there is no such file or directory")
+    for name, file in found:
+        _refuse_odd(path, root, name, file)
     if not found:
         raise UsageError(f"--code {path}: nothing in it that .gitignore or .dockerignore does not ignore")
     if len(found) > MOST_FILES:
@@ -125,6 +127,17 @@ def pack(path: Path, run: str) -> CodeBundle:
     except OSError as error:
         raise UsageError(f"--code {path}: {error.filename} cannot be read: {error.strerror}") from None
     return CodeBundle(run, tuple(sorted(files, key=lambda each: each.path)))
+
+
+def _refuse_odd(path: Path, root: Path, name: str, file: Path) -> None:
+    """What would carry more into the cluster than the directory that was named, or what the API does not take."""
+    if root.is_dir() and not file.resolve().is_relative_to(root):
+        raise UsageError(
+            f"--code {path}: {name} is a link that leads out of it, to {file.resolve()}: put the file itself there, or "
+            "ignore it in .gitignore"
+        )
+    if not name.isprintable() or name.startswith(".."):
+        raise UsageError(f"--code {path}: a file cannot be mounted under the name {name!a}: rename it, or ignore it")
 
 
 def mounted(template: Manifest, code: CodeBundle, container: str) -> Manifest:

@@ -136,6 +136,7 @@ def _cron_job(options: ScheduleOptions, name: str, own: dict[str, str]) -> Manif
         restart_policy="Never",
         service_account_token=True,
     )
+    template = options.redis.mounted(template, CONTAINER)
     if not options.pod.service_account:
         part(template, "spec")["serviceAccountName"] = name
     usage = {"containerName": CONTAINER, "operator": "In", "values": [int(ProducerExit.USAGE)]}

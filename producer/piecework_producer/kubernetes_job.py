@@ -24,6 +24,7 @@ from piecework_producer.kubernetes_pod import PodOptions, pod_template
 from piecework_producer.launcher import WorkerPlan
 
 CONTAINER = "worker"
+TLS_PATH = "/piecework/redis-tls"
 _SPARE_SECONDS = 10
 """Time between the end of the worker's own grace and SIGKILL."""
 _CHANGEABLE = ("parallelism", "suspend", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
@@ -32,12 +33,14 @@ _CHANGEABLE = ("parallelism", "suspend", "backoffLimit", "activeDeadlineSeconds"
 
 @dataclass(frozen=True, kw_only=True)
 class RedisSecret:
-    """The Secret from which pods take the server's URL and password."""
+    """The Secret from which pods take the server's URL and password, and that of the certificates."""
 
     name: str = "piecework-redis"
     url_key: str = "url"
     password_key: str = "password"  # noqa: S105 - a key of the Secret
     """The password may be missing in the Secret, if the server has none or the URL holds it."""
+    tls: str | None = None
+    """Another Secret, with ca.crt and, for a client certificate, tls.crt and tls.key: it is mounted."""
 
     def env(self) -> list[Manifest]:
         """PIECEWORK_REDIS and PIECEWORK_REDIS_PASSWORD by reference."""
@@ -45,10 +48,23 @@ class RedisSecret:
         def variable(name: str, key: str, **more: object) -> Manifest:
             return {"name": name, "valueFrom": {"secretKeyRef": {"name": self.name, "key": key, **more}}}
 
+        plain: list[Manifest] = [{"name": "PIECEWORK_REDIS_TLS_DIR", "value": TLS_PATH}] if self.tls else []
         return [
             variable("PIECEWORK_REDIS", self.url_key),
             variable("PIECEWORK_REDIS_PASSWORD", self.password_key, optional=True),
+            *plain,
         ]
+
+    def mounted(self, template: Manifest, container: str) -> Manifest:
+        """A pod template whose container of this name has the certificates, if there are any."""
+        if self.tls is None:
+            return template
+        mount: Manifest = {"name": "redis-tls", "mountPath": TLS_PATH, "readOnly": True}
+        # The pod's group may read them (fsGroup), and nobody else.
+        volume: Manifest = {"name": "redis-tls", "secret": {"secretName": self.tls, "defaultMode": 0o440}}
+        return merged(
+            template, {"spec": {"containers": [{"name": container, "volumeMounts": [mount]}], "volumes": [volume]}}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +120,7 @@ def job_manifest(plan: WorkerPlan, options: JobOptions, code: CodeBundle | None 
         restart_policy="Never",
         grace_seconds=math.ceil(plan.grace_seconds) + _SPARE_SECONDS,
     )
+    template = options.redis.mounted(template, CONTAINER)
     if code is not None:
         template = mounted(template, code, CONTAINER)
     limit = options.backoff_limit

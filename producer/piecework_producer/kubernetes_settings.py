@@ -46,6 +46,7 @@ class JobSettings(ClusterSettings):
     active_deadline: int | None = Field(None, ge=1)
     ttl: int | None = Field(None, ge=0)
     redis_secret: str = "piecework-redis"  # noqa: S105 - the name of a Secret
+    redis_tls_secret: str | None = None
     queue: str | None = None
     min_parallelism: int | None = Field(None, ge=1)
     patch: Path | None = None
@@ -86,7 +87,7 @@ class JobSettings(ClusterSettings):
         """For a run's Job. Raises `UsageError`."""
         return JobOptions(
             pod=self.pod_options(),
-            redis=RedisSecret(name=self.redis_secret),
+            redis=RedisSecret(name=self.redis_secret, tls=self.redis_tls_secret),
             backoff_limit=self.backoff_limit,
             active_deadline_seconds=self.active_deadline,
             ttl_seconds_after_finished=JobOptions.ttl_seconds_after_finished if self.ttl is None else self.ttl,

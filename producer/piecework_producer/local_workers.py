@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
+from piecework.damage import reading
 from piecework.patience import is_away
 from piecework_producer.launcher import WorkerPlan
 from piecework_producer.local_launcher import LocalHooks, LocalLauncher
@@ -48,11 +49,12 @@ def _reap_the_dead(run: Run) -> None:
     item might be computed twice; it would be recorded once.
     """
     client: Any = run.ledger.client
-    for key in client.smembers(run.ledger.keys.rq_workers):
-        name = key.decode().removeprefix("rq:worker:")
-        host, pid = client.hmget(key, "hostname", "pid")
-        if host == socket.gethostname().encode() and pid and not _is_alive(int(pid)):
-            run.ledger.reap(name)
+    with reading(f"run {run.id}, RQ's list of its workers"):
+        for key in client.smembers(run.ledger.keys.rq_workers):
+            name = key.decode().removeprefix("rq:worker:")
+            host, pid = client.hmget(key, "hostname", "pid")
+            if host == socket.gethostname().encode() and pid and not _is_alive(int(pid)):
+                run.ledger.reap(name)
 
 
 def _is_alive(pid: int) -> bool:

@@ -12,8 +12,9 @@ from piecework.errors import UsageError
 from piecework.items import parse_range
 from piecework.keys import checked_run_id
 from piecework.ledger import KEEP_SECONDS, LEASE_SECONDS
+from piecework.quantity import item_memory_bytes
 from piecework.records import handler_text
-from piecework.settings import with_password
+from piecework.settings import server_url
 from piecework_producer.embedded import default_state_dir
 from piecework_producer.pile import budget
 
@@ -35,6 +36,7 @@ def _as_value_error(check: Callable[[str], object]) -> AfterValidator:
 
 RunId = Annotated[str, _as_value_error(checked_run_id)]
 MaxFailures = Annotated[str, _as_value_error(budget)]
+ItemMemory = Annotated[str, _as_value_error(item_memory_bytes)]
 RangeText = Annotated[str, _as_value_error(parse_range)]
 
 
@@ -45,12 +47,16 @@ class ServerSettings(BaseSettings):
 
     redis: str | None = None
     redis_password: str | None = None
+    redis_tls_dir: Path | None = None
     state_dir: Path = Field(default_factory=lambda: default_state_dir(os.environ))
 
     @property
     def redis_url(self) -> str | None:
-        """The server's URL, password included: never to be shown. None: the embedded server."""
-        return None if self.redis is None else with_password(self.redis, self.redis_password)
+        """The server's URL, password included: never to be shown. None: the embedded server.
+
+        Raises `UsageError`.
+        """
+        return None if self.redis is None else server_url(self.redis, self.redis_password, self.redis_tls_dir)
 
 
 class ClusterSettings(ServerSettings):
@@ -84,6 +90,7 @@ class RunSettings(RetrySettings):
     chunk_size: int | None = Field(None, ge=1)
     retries: int = Field(0, ge=0, le=10_000)
     item_timeout: float | None = Field(None, gt=0)
+    item_memory: ItemMemory | None = None
     max_failures: MaxFailures | None = None
     crash_limit: int = Field(3, ge=1, le=1000)
     isolation: Literal["process", "none"] = "process"
@@ -113,6 +120,8 @@ class RunSettings(RetrySettings):
             yield "--exec needs --isolation process: only so the command ends with its worker"
         if self.isolation == "none" and self.item_timeout is not None:
             yield "--item-timeout needs --isolation process: only a process of its own can be ended"
+        if self.isolation == "none" and self.item_memory is not None:
+            yield "--item-memory needs --isolation process: only there an item that meets it can be left behind"
 
     @property
     def handler_text(self) -> str:
@@ -127,7 +136,8 @@ class RunSettings(RetrySettings):
         if self.exec is not None:
             options += [f"--exec={self.exec}"]
         options += [f"--{name}" for name in ("shell", "stdin", "batch") if getattr(self, name)]
-        for name in ("batch_size", "concurrency", "isolation", "item_timeout", "lease", "patience", "grace"):
+        limits = ("item_timeout", "item_memory", "lease", "patience", "grace")
+        for name in ("batch_size", "concurrency", "isolation", *limits):
             if getattr(self, name) is not None:
                 options += [f"--{name.replace('_', '-')}", f"{getattr(self, name)}"]
         return tuple(options)

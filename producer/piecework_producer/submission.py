@@ -10,6 +10,7 @@ from piecework.keys import checked_run_id
 from piecework.ledger import Ledger
 from piecework.records import Spec
 from piecework.states import State
+from piecework_producer import submitted
 from piecework_producer.pile import fill
 from piecework_producer.run import Run
 from piecework_producer.session import Session
@@ -62,6 +63,7 @@ def submit_to(
         progress=progress,
         lasting=session.lasting,
     )
+    submitted.note(session.state_dir, run, settings.worker_arguments())
     if state is State.FAILED:
         session.lasting(ledger.retry)
     return Run(session, run), created

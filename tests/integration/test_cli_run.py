@@ -232,6 +232,16 @@ def test_the_failure_budget_is_exit_3(machine: Machine) -> None:
     assert re.search(r"failed: \d+ items failed, more than --max-failures allows \(3\)", ended.err)
 
 
+def test_a_run_whose_items_all_fail_says_so_while_it_goes_on(machine: Machine) -> None:
+    command = machine.start("run", "tasks:no_database", "--range", "0:30", "--run", "r1")
+    told = "items so far have failed; see: piecework failures r1; Ctrl-C stops; --max-failures N would end"
+    eventually(lambda: told in command.err, message=lambda: command.err)
+    (machine.home / "gate").touch()
+    ended = command.ended()
+    assert ended.code == 1
+    assert ended.err.count(told) == 1
+
+
 @pytest.mark.parametrize("handler", ["tasks:nothing_there", "no_such_module:f"])
 def test_a_bad_handler_is_exit_3_at_once_and_the_same_command_works_after_the_fix(
     machine: Machine, handler: str

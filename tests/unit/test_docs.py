@@ -32,7 +32,10 @@ DOCUMENTS = (
     *("README.md", "CHANGELOG.md", "examples/README.md"),
     *(
         f"docs/{name}.md"
-        for name in ("architecture", "guarantees", "handlers", "kubernetes", "measuring", "operations")
+        for name in (
+            *("architecture", "guarantees", "handlers", "kubernetes"),
+            *("measuring", "operations", "threat-model"),
+        )
     ),
     *sorted(f"docs/adr/{path.name}" for path in (ROOT / "docs/adr").glob("*.md")),
 )
@@ -272,7 +275,7 @@ def test_each_command_for_kubernetes_is_looked_at() -> None:
     assert {"submit", "status", "wait", "logs", "scale", "pause", "resume", "cancel", "delete", "schedule"} <= verbs
     text = OURS["docs/kubernetes.md"]
     known = set[str]().union(*options_of_piecework().values(), *options_of_schedule().values())
-    of_others = {"--cni", "--no-cache-dir", "--tag", "--user"}
+    of_others = {"--cni", "--from-file", "--no-cache-dir", "--tag", "--user"}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", text))
     assert named - of_others <= known
     assert "<!--" not in text
@@ -297,6 +300,7 @@ def test_variables_are_settings() -> None:
         "IDEMPOTENCY_KEY",
         "TERMINATION_LOG",
         "REDIS_PASSWORD",
+        "REDIS_TLS_DIR",
         "SCHEDULED_TIME",
         "STATE_DIR",
         "REDIS",

@@ -1,10 +1,13 @@
 """Reading items: what is accepted, and what an error says. No server."""
 
 import io
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from piecework import codec, items
 from piecework.errors import BadInput, UsageError
@@ -187,3 +190,24 @@ def test_a_block_ends_at_its_size_and_at_the_boundary_and_no_more_than_one_is_he
 
 def test_kinds_are_told_apart() -> None:
     assert [items.lines(io.BytesIO(), "").kind, items.jsonl(io.BytesIO(), "").kind] == ["lines", "jsonl"]
+
+
+JSON_LINES = [b'{"a": [1, null, "x\\u00e4"]}', b'"\\ud800"', b"9" * 5000, b"[" * 3000, b"\xef\xbb\xbf[1]\r", b"NaN"]
+
+
+@given(st.lists(st.binary(max_size=40) | st.sampled_from(JSON_LINES), max_size=4), st.data())
+def test_any_bytes_are_items_or_an_error_with_the_line(parts: list[bytes], data: st.DataObject) -> None:
+    raw = bytearray(b"\n".join(parts))
+    for _ in range(data.draw(st.integers(0, 3)) if raw else 0):
+        raw[data.draw(st.integers(0, min(len(raw), 100) - 1))] = data.draw(st.integers(0, 255))
+    for read in (lines, jsonl):
+        try:
+            number = len(list(read(io.BytesIO(raw), "FILE").encoded))
+        except BadInput as error:
+            said = str(error)
+        else:
+            said = f"FILE, line {number}"
+        found = re.match(r"FILE, line (\d+)", said)
+        assert found is not None
+        assert int(found[1]) <= raw.count(b"\n") + 1
+        assert "\n" not in said

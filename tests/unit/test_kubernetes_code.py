@@ -1,6 +1,7 @@
 """Packing code: what goes in, what stays out, and that what is mounted is what was packed."""
 
 import base64
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,46 @@ def test_no_code(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("*\n")
     with pytest.raises(UsageError, match="nothing in it"):
         pack(tmp_path, "r")
+
+
+@pytest.mark.parametrize("link", ["out.py", "sub/out.py"])
+@pytest.mark.parametrize("target", ["relative", "absolute"])
+def test_a_link_that_leads_out_is_refused(tmp_path: Path, link: str, target: str) -> None:
+    tree(tmp_path, {"secret/key": "hunter2", "code/a.py": "", "code/sub/b.py": ""})
+    code = tmp_path / "code"
+    where = tmp_path / "secret" / "key"
+    relative = os.path.relpath(where, (code / link).parent)
+    (code / link).symlink_to(where if target == "absolute" else relative)
+    with pytest.raises(UsageError, match="is a link that leads out of it, to /") as caught:
+        pack(code, "r")
+    assert "hunter2" not in str(caught.value)
+    (code / ".gitignore").write_text("out.py\n")
+    assert paths(pack(code, "r")) == [".gitignore", "a.py", "sub/b.py"]
+
+
+def test_links_within_and_to_directories(tmp_path: Path) -> None:
+    """A link to a file of the code is that file; one to a directory is not followed, wherever it leads."""
+    tree(tmp_path, {"elsewhere/key": "hunter2", "code/a.py": "x"})
+    code = tmp_path / "code"
+    (code / "same.py").symlink_to("a.py")
+    (code / "dir").symlink_to(tmp_path / "elsewhere")
+    (code / "round").symlink_to(".")
+    (code / "broken").symlink_to("nowhere")
+    os.mkfifo(code / "pipe")
+    assert [(file.path, file.data) for file in pack(code, "r").files] == [("a.py", b"x"), ("same.py", b"x")]
+
+
+@pytest.mark.parametrize("name", [b"\xff.py", b"a\nb.py", b"..data"])
+def test_names_that_cannot_be_mounted_are_refused(tmp_path: Path, name: bytes) -> None:
+    (tmp_path / os.fsdecode(name)).touch()
+    with pytest.raises(UsageError, match="cannot be mounted under the name"):
+        pack(tmp_path, "r")
+
+
+def test_every_path_that_is_mounted_stays_below_the_mount(tmp_path: Path) -> None:
+    tree(tmp_path, {"a.py": "", "pkg/__init__.py": "", "pkg/...odd": "", "pkg/-x": "", "pkg/~root": ""})
+    for item in pack(tmp_path, "r").items():
+        path = Path(str(item["path"]))
+        assert not path.is_absolute()
+        assert ".." not in path.parts
+        assert "/" not in str(item["key"])

@@ -157,6 +157,17 @@ def test_redis_comes_by_reference_only() -> None:
         job_manifest(PLAN, JobOptions(pod=PodOptions(image="w", env={"PIECEWORK_REDIS": "redis://x"})))
 
 
+def test_certificates_are_mounted_from_a_secret_of_their_own() -> None:
+    secret = RedisSecret(tls="redis-client")
+    template: Any = secret.mounted({"spec": {"containers": [{"name": "worker", "env": secret.env()}]}}, "worker")
+    (container,), (volume,) = template["spec"]["containers"], template["spec"]["volumes"]
+    assert volume == {"name": "redis-tls", "secret": {"secretName": "redis-client", "defaultMode": 0o440}}
+    (mount,) = container["volumeMounts"]
+    assert (mount["name"], mount["readOnly"]) == ("redis-tls", True)
+    assert {"name": "PIECEWORK_REDIS_TLS_DIR", "value": mount["mountPath"]} in container["env"]
+    assert RedisSecret().mounted({}, "worker") == {}
+
+
 def test_names_and_fingerprint_tell_runs_and_settings_apart() -> None:
     def fingerprint(manifest: Manifest) -> str:
         metadata: Any = manifest["metadata"]

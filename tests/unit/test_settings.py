@@ -125,10 +125,19 @@ def test_the_password_may_come_apart() -> None:
 
 def test_workers_get_what_they_need_and_no_more() -> None:
     settings = read(RunSettings, {"exec": "-weird {}", "stdin": True, "item_timeout": 2.5, "retries": 3})
+    settings = settings.model_copy(update={"item_memory": "2G"})
 
     arguments = settings.worker_arguments()
+    assert arguments[arguments.index("--item-memory") + 1] == "2G"
 
     assert arguments[:2] == ("--exec=-weird {}", "--stdin")
     assert arguments[arguments.index("--item-timeout") + 1] == "2.5"
     assert not {"--retries", "--redis", "--run", "--batch"} & set(arguments)
     assert settings.handler_text == "exec:-weird {}"
+
+
+def test_item_memory_is_a_size_and_needs_a_process() -> None:
+    with pytest.raises(UsageError, match="--item-memory '2GB' is not a size"):
+        read(RunSettings, {"handler": "m:f", "item_memory": "2GB"})
+    with pytest.raises(UsageError, match="--item-memory needs --isolation process"):
+        read(RunSettings, {"handler": "m:f", "item_memory": "2G", "isolation": "none"})

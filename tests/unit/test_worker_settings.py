@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from piecework.errors import UsageError
+from piecework.quantity import item_memory_bytes
 from piecework_worker.ending import termination_log
 from piecework_worker.settings import WorkerSettings, parse
 
@@ -91,5 +92,33 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     told = capsys.readouterr().out
     for name in WorkerSettings.model_fields:
-        if name not in ("run", "redis_password", "scheduled_time"):  # two come from the environment only
+        if name not in (
+            "run",
+            "redis_password",
+            "redis_tls_dir",
+            "scheduled_time",
+        ):  # three come from the environment only
             assert f"--{name.replace('_', '-')}" in told
+
+
+def test_item_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIECEWORK_ITEM_MEMORY", "512Mi")
+    assert parse(["r", "--redis", "redis://h", "--handler", "m:f"]).item_memory == "512Mi"
+    for wrong in ("512", "1M", "-5G", "5GB", "nan", "1e9", "٣G", ""):
+        with pytest.raises(UsageError) as caught:
+            parse(["r", "--redis", "redis://h", "--handler", "m:f", f"--item-memory={wrong}"])
+        told = f"--item-memory {wrong!r} is not a size such as 512M, 2G or 512Mi, of at least 16Mi"
+        assert str(caught.value) == told
+    with pytest.raises(UsageError, match="--item-memory needs --isolation process"):
+        parse(["r", "--redis", "redis://h", "--handler", "m:f", "--isolation", "none"])
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(UsageError, match="--item-memory needs Linux"):
+        parse(["r", "--redis", "redis://h", "--handler", "m:f"])
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("17000000", 17_000_000), ("512M", 512 * 10**6), ("1.5G", 15 * 10**8), ("512Mi", 512 << 20), ("2Gi", 2 << 30)],
+)
+def test_sizes_are_those_of_kubernetes(text: str, size: int) -> None:
+    assert item_memory_bytes(text) == size

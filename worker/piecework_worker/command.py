@@ -3,6 +3,7 @@
 The command runs in the horse's process group, so that whatever ends the horse ends it too.
 """
 
+import re
 import shlex
 import signal
 import subprocess
@@ -13,8 +14,11 @@ import msgspec
 
 from piecework.context import current
 from piecework.errors import HandlerUnusable
+from piecework_worker.item_memory import hint
 
 _STDERR_END = 2000
+_OF_MEMORY = re.compile(r"memory|bad_alloc|allocat", re.I)
+"""What programs write when they get none."""
 
 
 class CommandFailed(Exception):
@@ -26,14 +30,17 @@ def item_text(item: object) -> str:
     return item if isinstance(item, str) else msgspec.json.encode(item).decode()
 
 
-def command(template: str, *, shell: bool, stdin: bool, environ: Mapping[str, str]) -> Callable[[Any], object]:
+def command(
+    template: str, *, shell: bool, stdin: bool, environ: Mapping[str, str], item_memory: str | None = None
+) -> Callable[[Any], object]:
     """A handler that runs `template` once for each item, with the item for each `{}` in it.
 
     Without `{}` the item is the last argument, but with `stdin` it is only on standard input, as JSON. Without
     `shell` the template is split as a shell would and no shell runs. The environment is `environ` without
     piecework's settings (a password may be among them) and with PIECEWORK_RUN, PIECEWORK_INDEX,
     PIECEWORK_ATTEMPT, PIECEWORK_IDEMPOTENCY_KEY and, in a scheduled run, PIECEWORK_SCHEDULED_TIME. The result is
-    standard output without its trailing newlines: str, or bytes if it is not UTF-8.
+    standard output without its trailing newlines: str, or bytes if it is not UTF-8. `item_memory` is the limit that the
+    command inherits, for the message of its failure.
     """
     kept = ("PIECEWORK_SCHEDULED_TIME",)
     inherited = {name: value for name, value in environ.items() if not name.startswith("PIECEWORK_") or name in kept}
@@ -65,7 +72,7 @@ def command(template: str, *, shell: bool, stdin: bool, environ: Mapping[str, st
             },
         )
         if done.returncode != 0:
-            raise CommandFailed(_why(done.returncode, done.stderr))
+            raise CommandFailed(_why(done.returncode, done.stderr, hint(item_memory)))
         try:
             return done.stdout.decode().rstrip("\n")
         except UnicodeDecodeError:
@@ -98,7 +105,7 @@ def in_shell(template: str) -> str:
     return done
 
 
-def _why(code: int, stderr: bytes) -> str:
+def _why(code: int, stderr: bytes, memory_hint: str) -> str:
     ending = stderr[-_STDERR_END:].decode(errors="replace").strip()
     if code < 0:
         try:
@@ -107,4 +114,6 @@ def _why(code: int, stderr: bytes) -> str:
             cause = f"killed by signal {-code}"
     else:
         cause = f"exit code {code}"
+    if code < 0 or _OF_MEMORY.search(ending):
+        cause += memory_hint
     return f"{cause}: {ending}" if ending else cause

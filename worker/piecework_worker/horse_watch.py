@@ -13,6 +13,7 @@ from piecework.errors import ServerLost
 from piecework.patience import is_away
 from piecework.records import Claim
 from piecework.states import State
+from piecework_worker import item_memory
 from piecework_worker.horse_end import ITEM_TIMEOUT, HorseEnd, describe
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class HorseWatch:
         elif killed_for is None and self._told_to_stop and os.WIFSIGNALED(status):
             # The handler, or a library of its, has put SIGTERM's default action back.
             killed_for = "told to stop" if os.WTERMSIG(status) == signal.SIGTERM else None
-        return HorseEnd(None, killed_for, progress.index, describe(status))
+        text = describe(status) + item_memory.hint(worker.settings.item_memory)
+        return HorseEnd(None, killed_for, progress.index, text)
 
     def _kill(self, reason: str) -> None:
         self._worker.horse_killed_for = reason

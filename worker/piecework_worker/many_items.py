@@ -1,6 +1,7 @@
 """Runs a batch handler: a list of items in, a list of as many results out."""
 
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ class ManyItems:
                     recorder.fail_with(error)
                 else:
                     recorder.end_stray_fork(error)
+                    traceback.clear_frames(error.__traceback__)  # the memory that the call holds: --item-memory
                     self._one_by_one(items, batch, recorder, progress)
         progress.end()
         seconds = time.monotonic() - begun

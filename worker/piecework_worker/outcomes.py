@@ -7,6 +7,7 @@ import zstandard
 
 from piecework import codec
 from piecework.records import Failure
+from piecework_worker import item_memory
 
 _LONGEST_RETRY_DELAY = 60.0
 
@@ -20,7 +21,9 @@ def failure_of(error: BaseException, attempt: int) -> Failure:
     """The record of an exception that a handler raised, also of one that cannot tell what it is."""
     kind = type(error).__qualname__
     try:
-        return Failure(kind, str(error), "".join(traceback.format_exception(error)), attempt)
+        with item_memory.met(error) as limit:
+            message = ": ".join(filter(None, (limit, str(error))))
+            return Failure(kind, message, "".join(traceback.format_exception(error)), attempt)
     except Exception as second:
         return Failure(kind, f"its message cannot be had: str() of it raised {type(second).__name__}", "", attempt)
 

@@ -177,6 +177,8 @@ class Recorder:
                     self._commit_all()
                     if nudged and not self._abandoned:
                         self._ask_for_the_end()
+            except MemoryError:  # an item may have all that --item-memory allows: the next commit, or `flush`, has more
+                continue
             except Exception as error:
                 self.error = error
                 self.stop(str(error))

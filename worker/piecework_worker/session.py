@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import rq.defaults
+from redis.exceptions import RedisError
 
 from piecework.context import Context
 from piecework.errors import (
@@ -23,8 +24,9 @@ from piecework.errors import (
 from piecework.ledger import Ledger
 from piecework.patience import Patience
 from piecework.records import Spec
-from piecework.server import connect
+from piecework.server import connect, explained, where
 from piecework.states import WorkerExit
+from piecework.tls import is_untrusted
 from piecework_worker import handlers
 from piecework_worker.command import command
 from piecework_worker.ending import Ending
@@ -47,8 +49,8 @@ def drain(argv: Sequence[str]) -> Ending:
         return Ending(WorkerExit.CANNOT_WORK, str(error))
     except ServerLost as error:
         return Ending(WorkerExit.HANDED_BACK, str(error))
-    except Exception as error:  # a bug, or a PieceworkError that no worker can mend
-        if not isinstance(error, PieceworkError):
+    except Exception as error:  # a bug, or what no worker can mend: damage, a server that refuses a call
+        if not isinstance(error, PieceworkError | RedisError):
             traceback.print_exc()
         return Ending(WorkerExit.BUG, f"{type(error).__name__}: {error}")
 
@@ -61,7 +63,7 @@ def _drain(settings: WorkerSettings) -> Ending:
     client = connect(settings.redis_url)
     patience = Patience(settings.patience, client, log.warning)
     ledger = Ledger(client, settings.run)
-    spec = patience(ledger.spec)
+    spec = patience(lambda: _spec(ledger))
     _same_work(settings, spec)
     name = settings.name or f"{socket.gethostname()}-{secrets.token_hex(4)}"
     worker = patience(lambda: DrainWorker(client, ledger, spec, settings, name, runner))
@@ -69,10 +71,26 @@ def _drain(settings: WorkerSettings) -> Ending:
     return worker.drain()
 
 
+def _spec(ledger: Ledger) -> Spec:
+    """The first call. No patience for a certificate that is not taken; later on there is: it may be renewed."""
+    try:
+        return ledger.spec()
+    except RedisError as error:
+        if is_untrusted(str(error)):
+            raise explained(error, where(ledger.client)) from error
+        raise
+
+
 def _runner(settings: WorkerSettings) -> Callable[[], Runner]:
     """Load the handler once, in the main process, so that forks share it; the runner is made in each fork."""
     if settings.exec is not None:
-        function = command(settings.exec, shell=settings.shell, stdin=settings.stdin, environ=environment())
+        function = command(
+            settings.exec,
+            shell=settings.shell,
+            stdin=settings.stdin,
+            environ=environment(),
+            item_memory=settings.item_memory,
+        )
     else:
         sys.path.insert(0, str(Path.cwd()))
         function = handlers.load(settings.handler or "")

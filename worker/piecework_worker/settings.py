@@ -2,19 +2,30 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NoReturn, Self
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from piecework.errors import UsageError
 from piecework.keys import checked_run_id
 from piecework.ledger import LEASE_SECONDS
+from piecework.quantity import item_memory_bytes
 from piecework.records import handler_text
-from piecework.settings import with_password
+from piecework.settings import server_url
+
+
+def _size(text: str) -> str:
+    try:
+        item_memory_bytes(text)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return text
 
 
 class WorkerSettings(BaseSettings):
@@ -25,6 +36,7 @@ class WorkerSettings(BaseSettings):
     run: str
     redis: str
     redis_password: str | None = None
+    redis_tls_dir: Path | None = None
     handler: str | None = None
     exec: str | None = None
     shell: bool = False
@@ -34,6 +46,7 @@ class WorkerSettings(BaseSettings):
     concurrency: int = Field(1, ge=1)
     isolation: Literal["process", "none"] = "process"
     item_timeout: float | None = Field(None, gt=0)
+    item_memory: Annotated[str, AfterValidator(_size)] | None = None
     lease: float = Field(LEASE_SECONDS, ge=1)
     patience: float = Field(60.0, ge=0)
     grace: float = Field(20.0, ge=0)
@@ -74,6 +87,12 @@ class WorkerSettings(BaseSettings):
             "--item-timeout needs --isolation process: only a process of its own can be ended": (
                 self.isolation == "none" and self.item_timeout is not None
             ),
+            "--item-memory needs --isolation process: only there an item that meets it can be left behind": (
+                self.isolation == "none" and self.item_memory is not None
+            ),
+            "--item-memory needs Linux: elsewhere the kernel does not keep to such a limit": (
+                sys.platform != "linux" and self.item_memory is not None
+            ),
         }
         problems = [problem for problem, is_one in found.items() if is_one]
         try:
@@ -84,8 +103,8 @@ class WorkerSettings(BaseSettings):
 
     @property
     def redis_url(self) -> str:
-        """The server's URL, password included: never to be shown."""
-        return with_password(self.redis, self.redis_password)
+        """The server's URL, password included: never to be shown. Raises `UsageError`."""
+        return server_url(self.redis, self.redis_password, self.redis_tls_dir)
 
     @property
     def handler_text(self) -> str:
@@ -125,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--concurrency", metavar="K", help="items at once, for an async handler (default 1)")
     add("--isolation", metavar="process|none", help="a forked process for each chunk (default), or none")
     add("--item-timeout", metavar="S", help="end an item that takes longer; it counts as failed")
+    add("--item-memory", metavar="SIZE", help="most memory for an item, such as 512M; one that needs more failed")
     add(
         "--lease",
         metavar="S",
@@ -148,6 +168,8 @@ def _problem(error: ErrorDetails) -> str:
     option = "RUN" if name == "run" else f"--{name.replace('_', '-')}"
     if error["type"] == "missing":
         return f"{option} is missing (or PIECEWORK_{name.upper()} in the environment)"
+    if error["type"] == "value_error":  # ours: it names the option and the value
+        return error["msg"].removeprefix("Value error, ")
     return f"{option} (PIECEWORK_{name.upper()}): {error['msg']}, not {error['input']!r}"
 
 

@@ -70,6 +70,10 @@ RedisSecret = Annotated[
     str | None,
     _option("--redis-secret", panel=_PODS, help="Secret with url and password. Default: piecework-redis."),
 ]
+RedisTlsSecret = Annotated[
+    str | None,
+    _option("--redis-tls-secret", panel=_PODS, help="Secret with ca.crt, and tls.crt and tls.key, for rediss://."),
+]
 Queue = Annotated[str | None, _option("--queue", panel=_JOB, help="Kueue's LocalQueue; the Job starts suspended.")]
 MinParallelism = Annotated[
     int | None, _option("--min-parallelism", panel=_JOB, help="Kueue may start the Job with so few workers.")

@@ -19,15 +19,27 @@ from piecework_producer.launcher import Launch
 from piecework_producer.local_launcher import LocalLauncher
 from piecework_producer.run import Run
 
+_ALL_FAIL = 20
+"""So many failures and no result: a dependency is broken, and no item will do better."""
+
 
 def drain_here(submitted: Run, launcher: LocalLauncher, output: ResultsOutput) -> Status:
     """Drain with a progress display. When it is left early (Ctrl-C, SIGTERM, an error) the workers hand back first, and
     the way on is printed."""
     try:
         with launcher, display() as shown:
+            told = submitted.spec.max_failures is not None
 
             def show(status: Status, launch: Launch) -> None:
+                nonlocal told
                 output.flush(shown.aside)
+                if not told and status.failed >= _ALL_FAIL and not status.done and not status.state.over:
+                    told = True
+                    with shown.aside():
+                        say(
+                            f"all {status.failed} items so far have failed; see: piecework failures {submitted.id}; "
+                            "Ctrl-C stops; --max-failures N would end such a run early"
+                        )
                 shown.status(status, launch)
 
             try:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import signal
 import sys
 import traceback
@@ -18,6 +19,7 @@ from piecework_producer.run import RunVanished
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class OutputLost(PieceworkError):
@@ -33,10 +35,15 @@ def exit_code(error: Exception) -> int:
     return ProducerExit.RUN_FAILED
 
 
+def plain(text: str) -> str:
+    """The text without what a terminal would obey: reasons and messages come from handlers and servers."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def say(text: str) -> None:
     """A line on standard error. That nobody can read it any more is no reason to end a run."""
     with suppress(OSError, AttributeError):  # None: closed by the shell
-        sys.stderr.write(f"piecework: {text}\n")
+        sys.stderr.write(f"piecework: {plain(text)}\n")
         sys.stderr.flush()
 
 

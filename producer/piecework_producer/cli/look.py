@@ -3,21 +3,21 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from piecework.errors import UnknownRun, UsageError
+from piecework.errors import CorruptData, UnknownRun, UsageError
 from piecework.ledger import Ledger, runs
 from piecework.records import Status
 from piecework.states import ProducerExit
 from piecework_producer.cli import cluster_options as c
 from piecework_producer.cli import options as o
 from piecework_producer.cli.display import display, duration, line
-from piecework_producer.cli.errors import reporting, say
+from piecework_producer.cli.errors import plain, reporting, say
 from piecework_producer.cli.output import ResultsOutput, table
 from piecework_producer.cli.targets import Target, open_session, open_target
 from piecework_producer.launcher import Launch, LaunchState
@@ -115,7 +115,7 @@ def _show(found: list[Status], run: str | None, output: str) -> None:
         print(table(_HEADER, [_row(each) for each in found]), flush=True)
         for each in found:
             if each.reason:
-                print(f"{each.run}: {each.reason}")
+                print(plain(f"{each.run}: {each.reason}"))
 
 
 @reporting
@@ -136,8 +136,12 @@ def list_(
 def _all(session: Session) -> list[Status]:
     found = []
     for name in runs(session.client):
-        with suppress(UnknownRun):  # deleted since
+        try:
             found.append(Ledger(session.client, name).status())
+        except UnknownRun:
+            continue  # deleted since
+        except CorruptData as error:
+            say(f"error: {error}")
     return found
 
 

@@ -73,6 +73,10 @@ ItemTimeout = Annotated[
     float | None,
     _option("--item-timeout", panel=_LIMITS, metavar="SECONDS", help="End an item that takes longer; it failed."),
 ]
+ItemMemory = Annotated[
+    str | None,
+    _option("--item-memory", panel=_LIMITS, metavar="SIZE", help="Most memory for an item: 512M, 2Gi. Linux."),
+]
 MaxFailures = Annotated[
     str | None,
     _option("--max-failures", panel=_LIMITS, metavar="N|P%", help="Stop when more items than that have failed."),

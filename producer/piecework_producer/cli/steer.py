@@ -7,6 +7,7 @@ import typer
 
 from piecework.errors import RunIsOver, UnknownRun
 from piecework.states import State
+from piecework_producer import submitted
 from piecework_producer.cli import cluster_options as c
 from piecework_producer.cli import options as o
 from piecework_producer.cli.errors import reporting, say
@@ -129,6 +130,7 @@ def delete(
         if target.run is not None:
             target.run.delete()
             shutil.rmtree(logs_of(target.run), ignore_errors=True)
+            submitted.forget(target.run.session.state_dir, run)
         if target.job is not None and not target.job.delete() and target.run is None:
             raise UnknownRun(f"there is no Job of {run} in namespace {target.job.cluster.namespace}")
     say(f"run {run} is deleted")

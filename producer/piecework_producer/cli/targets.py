@@ -4,12 +4,14 @@ Where a run's workers are is kept in its ledger, so that the verbs need not be t
 fixed-count Jobs, and for who has no Redis at hand.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from piecework.damage import reading
 from piecework.errors import UnknownRun, UsageError
 from piecework_producer.cli.errors import say
 from piecework_producer.run import Run
@@ -75,9 +77,24 @@ def refuse_embedded(settings: ServerSettings) -> None:
         )
 
 
+class Place(msgspec.Struct, frozen=True):
+    """Where a run's workers are, as the ledger keeps it."""
+
+    on: str = "local"
+    namespace: str | None = None
+    context: str | None = None
+
+
 def place(namespace: str, context: str | None) -> str:
     """What the ledger keeps about where a run's workers are."""
-    return json.dumps({"on": "kubernetes", "namespace": namespace, "context": context})
+    return msgspec.json.encode(Place("kubernetes", namespace, context)).decode()
+
+
+def _place_of(run: Run | None) -> Place:
+    if run is None:
+        return Place()
+    with reading(f"run {run.id}, its place"):
+        return msgspec.json.decode(run.ledger.place() or "{}", type=Place)
 
 
 @contextmanager
@@ -85,7 +102,7 @@ def open_target(name: str, settings: ClusterSettings) -> Iterator[Target]:
     """The run and its Job, as far as there are any. Raises `UnknownRun` if nothing of the name is to be found."""
     on_cluster = settings.on == "kubernetes"
     if on_cluster and settings.redis is None:
-        with _job(name, settings, {}) as job:
+        with _job(name, settings, Place()) as job:
             yield Target(name, None, job)
         return
     with open_session(settings) as session:
@@ -98,8 +115,8 @@ def open_target(name: str, settings: ClusterSettings) -> Iterator[Target]:
                     "A Job of a fixed count is found with --on kubernetes"
                 ) from None
             run = None
-        stored = json.loads(run.ledger.place() or "{}") if run else {}
-        if not on_cluster and (settings.on == "local" or stored.get("on") != "kubernetes"):
+        stored = _place_of(run)
+        if not on_cluster and (settings.on == "local" or stored.on != "kubernetes"):
             yield Target(name, run, None)
             return
         with _job(name, settings, stored) as job:
@@ -107,12 +124,12 @@ def open_target(name: str, settings: ClusterSettings) -> Iterator[Target]:
 
 
 @contextmanager
-def _job(name: str, settings: ClusterSettings, stored: dict[str, str]) -> Iterator["KubernetesLauncher"]:
+def _job(name: str, settings: ClusterSettings, stored: Place) -> Iterator["KubernetesLauncher"]:
     from piecework_producer.kubernetes_cluster import connect
     from piecework_producer.kubernetes_launcher import KubernetesLauncher
     from piecework_producer.kubernetes_settings import cluster_options
 
-    with connect(cluster_options(settings, stored.get("namespace"), stored.get("context")), say) as cluster:
+    with connect(cluster_options(settings, stored.namespace, stored.context), say) as cluster:
         launcher = KubernetesLauncher(cluster, name)
         try:
             yield launcher

@@ -1,5 +1,6 @@
 """The verbs that get work done: run, retry."""
 
+import shlex
 import traceback
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -7,10 +8,12 @@ from typing import Annotated, Any
 import typer
 from redis.exceptions import RedisError
 
-from piecework.errors import PieceworkError
+from piecework.damage import reading
+from piecework.errors import PieceworkError, UsageError
 from piecework.items import Pile
 from piecework.records import Status
 from piecework.states import ProducerExit, State
+from piecework_producer import submitted
 from piecework_producer.cli import options as o
 from piecework_producer.cli.display import display, duration, line, workers
 from piecework_producer.cli.draining import drain_here
@@ -61,6 +64,7 @@ def run(
     run: o.RunId = None,
     retries: o.Retries = None,
     item_timeout: o.ItemTimeout = None,
+    item_memory: o.ItemMemory = None,
     max_failures: o.MaxFailures = None,
     crash_limit: o.CrashLimit = None,
     lease: o.Lease = None,
@@ -91,6 +95,7 @@ def retry(
     settings = read(RetrySettings, {"redis": redis, "state_dir": state_dir, "parallelism": parallelism})
     with open_session(settings) as session:
         known = Run(session, run)
+        arguments = () if detach else _arguments(known)
         opened = known.retry()
         say(f"run {run}: {opened} failed items are open again" if opened else line(known.status()))
         if known.ledger.place() and not known.status().state.over:
@@ -98,7 +103,6 @@ def retry(
             return
         if detach:
             return
-        arguments = known.ledger.worker_arguments()
         launcher = local_launcher(known, arguments, settings.parallelism, _grace(arguments))
         status = drain_here(known, launcher, ResultsOutput("none"))
         _tell_verdict(status)
@@ -106,35 +110,54 @@ def retry(
     raise typer.Exit(ProducerExit.of(status.state))
 
 
+def _arguments(known: Run) -> tuple[str, ...]:
+    """The workers' options, as this machine has submitted them. Raises `UsageError` if it has not.
+
+    Whoever may write to a server that is not this user's own could have put a command of theirs there.
+    """
+    noted = submitted.recall(known.session.state_dir, known.id)
+    if noted is not None:
+        return noted
+    stored = known.ledger.worker_arguments()
+    if known.session.embedded:
+        return stored
+    words = shlex.join(["piecework-worker", known.id, *stored])
+    raise UsageError(
+        f"run {known.id} was not submitted from here (with this --state-dir), and no command is taken from a server: "
+        f"open its items with piecework retry {known.id} --detach, and start workers yourself. By what the server "
+        f"holds that is: {words}"
+    )
+
+
 def run_here(settings: CommandSettings, pile: Pile, combine: Callable[..., Any] | None = None) -> ProducerExit:
     """Submit, drain with local workers, write the results (or what `combine` makes of them); the exit code."""
     output = ResultsOutput(settings.results)
     with open_session(settings, settings.patience) as session:
-        submitted, created = _submit(session, settings, pile)
-        status = submitted.status()
+        opened, created = _submit(session, settings, pile)
+        status = opened.status()
         if created:
             say(f"{line(status)}, {workers(settings.parallelism)}")
         else:
             say(f"{'there already' if status.state.over else 'going on'}: {line(status)}")
-        launcher = local_launcher(submitted, settings.worker_arguments(), settings.parallelism, settings.grace)
-        status = drain_here(submitted, launcher, output if combine is None else ResultsOutput("none"))
+        launcher = local_launcher(opened, settings.worker_arguments(), settings.parallelism, settings.grace)
+        status = drain_here(opened, launcher, output if combine is None else ResultsOutput("none"))
         _tell_verdict(status)
         code = ProducerExit.of(status.state)
         if combine is not None:
-            code = _reduced(submitted, combine, output) if code is ProducerExit.SUCCEEDED else _not_reduced(code)
+            code = _reduced(opened, combine, output) if code is ProducerExit.SUCCEEDED else _not_reduced(code)
         output.close()
     return code
 
 
-def _reduced(submitted: Run, combine: Callable[..., Any], output: ResultsOutput) -> ProducerExit:
+def _reduced(known: Run, combine: Callable[..., Any], output: ResultsOutput) -> ProducerExit:
     try:
-        reduced = combine(outcome.result for outcome in submitted.results())
+        reduced = combine(outcome.result for outcome in known.results())
         output.write_text(reduced if isinstance(reduced, str) else str(reduced))
     except (PieceworkError, RedisError, BrokenPipeError):
         raise
     except Exception:
         traceback.print_exc()
-        say(f"error: --reduce failed; the results are there: piecework results {submitted.id}")
+        say(f"error: --reduce failed; the results are there: piecework results {known.id}")
         return ProducerExit.RUN_FAILED
     return ProducerExit.SUCCEEDED
 
@@ -154,7 +177,8 @@ def _tell_verdict(status: Status) -> None:
 
 
 def _grace(arguments: tuple[str, ...]) -> float:
-    return float(arguments[arguments.index("--grace") + 1]) if "--grace" in arguments else 20.0
+    with reading("the workers' options"):
+        return float(arguments[arguments.index("--grace") + 1]) if "--grace" in arguments else 20.0
 
 
 def _submit(session: Session, settings: CommandSettings, pile: Pile) -> tuple[Run, bool]:
