@@ -29,7 +29,7 @@ from piecework_worker.settings import _parser
 ROOT = Path(__file__).parents[2]
 RUN_ALOUD = ("README.md", "docs/handlers.md")
 DOCUMENTS = (
-    *("README.md", "CHANGELOG.md", "examples/README.md"),
+    *("README.md", "CHANGELOG.md", "bench/README.md", "examples/README.md"),
     *(f"docs/{name}.md" for name in ("architecture", "guarantees", "handlers", "kubernetes", "operations")),
     *sorted(f"docs/adr/{path.name}" for path in (ROOT / "docs/adr").glob("*.md")),
 )
