@@ -6,6 +6,8 @@ DOCKER ?= docker
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
+RIVALS := build/rivals
+RIVALS_STAMP := $(RIVALS)/.setup-done
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 DIGITS ?= 100000
@@ -62,7 +64,13 @@ test: setup ## run the tests that need no cluster, on TEST_PROCESSES (3) process
 k8s-validate: setup ## check k8s/ and every manifest that the code makes, for three Kubernetes versions
 	$(BIN)/python -m k8s.validate
 
-bench: setup ## run each benchmark's short form
+# An environment of their own: see "bench" in pyproject.toml.
+$(RIVALS_STAMP): requirements/bench.txt $(STAMP)
+	@test -x $(RIVALS)/bin/pip || $(BIN)/python -m venv --clear $(RIVALS)
+	$(RIVALS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
+bench: $(STAMP) $(RIVALS_STAMP) ## run each benchmark's short form (BENCH_ARGS= for the full one)
 	@for script in $(wildcard bench/[!_]*.py); do \
 		echo "== $$script $(BENCH_ARGS)"; $(BIN)/python "$$script" $(BENCH_ARGS) || exit 1; done
 
@@ -81,6 +89,7 @@ lock: ## pin the dependencies anew in requirements/ (UV_ARGS=--upgrade for the n
 	$(UV_COMPILE) --constraint requirements/dev.txt --output-file requirements/worker.txt pyproject.toml
 	$(UV_COMPILE) --constraint requirements/dev.txt --extra producer --extra pi \
 		--output-file requirements/producer.txt pyproject.toml
+	$(UV_COMPILE) $(UV_ARGS) --group bench --output-file requirements/bench.txt
 	echo hatchling | $(UV_COMPILE) --constraint requirements/dev.txt --output-file requirements/build.txt -
 
 clean: ## remove .venv, caches and build output

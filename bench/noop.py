@@ -1,73 +1,64 @@
-"""Items that do nothing: what does recording each exactly once cost, against a pool that records nothing?
+"""Items that do nothing: what does recording each exactly once cost, against pools that record nothing and queues?
 
-Two workers. piecework's figure is items per second of drain time as its ledger has it (from sealing to the end, workers
-running already), with the append-only file on. The rival is `multiprocessing.Pool(2).imap_unordered`.
+Two workers, which are there and warm. The figure is items per second of drain time: with piecework from sealing to the
+last commit, as its ledger has it; with a queue from the moment when the filled queue appears to its last result; with a
+pool from the call to the last result. A server keeps its append-only file, for piecework and for the queues. A slower
+system is given fewer items.
 """
 
-import multiprocessing
-import os
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
+from collections.abc import Callable
 
-from bench._handlers import noop
-from bench._harness import arguments, interleaved, report
+from bench import _handlers
+from bench._harness import Claim, Table, arguments, interleaved, publish, repetitions
+from bench._piecework import drain, private_server
+from bench._pools import futures, pool
+from bench._queues import QUEUES, missing
 from piecework.items import Range
-from piecework.ledger import Ledger
-from piecework.records import Spec
-from piecework_producer.pile import fill, rq_job_template
-from piecework_producer.run import Run
-from piecework_producer.session import Session
 
-ROOT = Path(__file__).parent.parent
 WORKERS = 2
+POOL = "Pool.imap_unordered, chunksize 1,000"
 
 
 def piecework(items: int) -> float:
     """Items per second."""
-    with tempfile.TemporaryDirectory() as state, Session(None, Path(state)) as session:
-        spec = Spec(handler="bench._handlers:noop", total=items)
-        ledger = Ledger(session.client, "bench")
-        ledger.open(spec, rq_job_template(session.client, "bench"))
-        environ = {**os.environ, "PIECEWORK_REDIS": session.url}
-        command = [sys.executable, "-m", "piecework_worker.main", "bench", "--handler", "bench._handlers:noop"]
-        workers = [subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.DEVNULL) for _ in range(WORKERS)]
-        while ledger.status().workers < WORKERS:
-            time.sleep(0.05)
-        fill(ledger, spec, Range(0, items), parallelism=WORKERS, keep_seconds=3600)
-        status = Run(session, "bench").wait(300)
-        for worker in workers:
-            worker.wait()
-        if status.done != items:
-            raise SystemExit(f"piecework lost items: {status}")
-        return items / status.elapsed_seconds
+    with private_server() as session:
+        return items / drain(session, "noop", Range(0, items), WORKERS).status().elapsed_seconds
 
 
-def pool(items: int, chunk_size: int) -> float:
-    """Items per second."""
-    with multiprocessing.Pool(WORKERS) as workers:
-        workers.map(noop, range(WORKERS))
-        started = time.monotonic()
-        count = sum(1 for _ in workers.imap_unordered(noop, range(items), chunksize=chunk_size))
-        seconds = time.monotonic() - started
-    if count != items:
-        raise SystemExit("the pool lost items")
-    return items / seconds
+def queue(name: str, items: int, chunk_size: int = 1) -> Callable[[], float]:
+    """Items per second of a rival of `QUEUES`."""
+    return lambda: items / QUEUES[name].drain(WORKERS, [("noop", items, chunk_size)])[0]
 
 
 def main() -> None:
-    """Run all in turn and print the table."""
+    """Measure all in turn and print the table."""
     options = arguments(__doc__ or "")
-    items = 1_000_000 if options.short else 10_000_000
+    share = 5 if options.short else 1
+    many, some, few = 10_000_000, 1_000_000 // share, 20_000 // share
     systems = {
-        "piecework": lambda: piecework(items),
-        "Pool(2).imap_unordered, chunksize 1000": lambda: pool(items, 1000),
-        "Pool(2).imap_unordered, chunksize 1": lambda: pool(items // 50, 1),
+        "piecework": lambda: piecework(many),
+        POOL: lambda: some / pool(_handlers.noop, range(some), 1000, WORKERS)[0],
+        "Pool.imap_unordered, chunksize 1": lambda: few / pool(_handlers.noop, range(few), 1, WORKERS)[0],
+        "ProcessPoolExecutor.map, chunksize 1,000": lambda: some / futures(_handlers.noop, range(some), 1000)[0],
     }
-    figures = interleaved(systems, 2 if options.short else options.repetitions)
-    report("no-op items drained, 2 workers", "items per second", figures, "piecework", options)
+    queues = {
+        "rq worker": queue("rq worker", few // 40),
+        "rq worker, SimpleWorker": queue("rq worker, SimpleWorker", few // 10),
+        "celery, chunks of 100": queue("celery, chunks", few * 5, 100),
+        "celery, chunks of 1,000": queue("celery, chunks", some // 2, 1000),
+        "celery, chunks of 10,000": queue("celery, chunks", some, 10_000),
+        "dramatiq": queue("dramatiq", few // 2),
+        "huey": queue("huey", few // 2),
+    }
+    queues = {name: measure for name, measure in queues.items() if QUEUES[_program(name)].here()}
+    figures = interleaved(systems | queues, repetitions(options, in_short=1))
+    claims = [Claim(at_least=2, rivals=[POOL]), Claim(at_least=20, rivals=list(queues))]
+    publish([Table("no-op items drained by 2 workers", "items per second", figures, claims=claims)],
+            options, missing(), items={"piecework": many, "pools": some})  # fmt: skip
+
+
+def _program(name: str) -> str:
+    return name.partition(" of ")[0]
 
 
 if __name__ == "__main__":

@@ -17,10 +17,9 @@ from pathlib import Path
 from redis import Redis
 from rq import Queue
 
-from bench._harness import arguments, interleaved, report
+from bench._harness import ROOT, Table, arguments, interleaved, publish, repetitions
 from piecework_producer.embedded import EmbeddedServer
 
-ROOT = Path(__file__).parent.parent
 ITEMS = 200
 
 
@@ -105,11 +104,10 @@ def main() -> None:
         return seconds
 
     systems = {name: (lambda name=name: measured(name)) for name in lost}
-    figures = interleaved(systems, 1 if options.short else options.repetitions)
-    report(f"all of {ITEMS} items done after a kill", "seconds, less is better", figures, "piecework", options,
-           notes={"deadline": deadline, "(lost, doubled)": lost})  # fmt: skip
-    for name, counts in lost.items():
-        print(f"  {name}: (lost, doubled) by then {counts}")
+    figures = interleaved(systems, repetitions(options, in_short=1))
+    table = Table(f"all of {ITEMS} items done after a kill", "seconds", figures, more_is_better=False)
+    remarks = [f"{name}: (lost, doubled) by then {counts}" for name, counts in lost.items()]
+    publish([table], options, remarks, deadline_seconds=deadline)
 
 
 if __name__ == "__main__":

@@ -29,15 +29,8 @@ from piecework_worker.settings import _parser
 ROOT = Path(__file__).parents[2]
 RUN_ALOUD = ("README.md", "docs/handlers.md")
 DOCUMENTS = (
-    *("README.md", "CHANGELOG.md", "examples/README.md"),
-    *(
-        f"docs/{name}.md"
-        for name in (
-            *("architecture", "guarantees", "handlers", "kubernetes"),
-            *("measuring", "operations", "threat-model"),
-        )
-    ),
-    *sorted(f"docs/adr/{path.name}" for path in (ROOT / "docs/adr").glob("*.md")),
+    *("README.md", "CHANGELOG.md", "bench/README.md", "examples/README.md"),
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
 )
 OURS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 GUARANTEES = OURS["docs/guarantees.md"]
