@@ -2,12 +2,14 @@
 shows.
 """
 
+import re
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
 from piecework.codec import pack
-from piecework.errors import CorruptData, SpecConflict
+from piecework.errors import CorruptData, SpecConflict, UsageError
 from piecework.states import State
 
 ItemsKind = Literal["range", "lines", "jsonl", "iterable"]
@@ -56,6 +58,20 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
                 )
 
 
+def budget(max_failures: str | None) -> tuple[float, bool] | None:
+    """`N` or `P%` as (number, whether it is a percentage). Raises `UsageError`."""
+    if max_failures is None:
+        return None
+    number, percent = max_failures.removesuffix("%"), max_failures.endswith("%")
+    try:
+        value = float(number) if percent else int(number)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= (100 if percent else 1 << 50):
+        raise UsageError(f"--max-failures {max_failures!r} is neither a number of items nor a percentage, such as 5%")
+    return value, percent
+
+
 class Failure(msgspec.Struct, frozen=True):
     """Why an item failed."""
 
@@ -88,6 +104,35 @@ def to_failure(fields: Any, where: str) -> Failure:
         return Failure(*msgspec.convert(fields, tuple[str, str, str, int]))
     except msgspec.ValidationError as error:
         raise CorruptData(f"{where}: not a failure ({error})") from None
+
+
+_CHUNK = re.compile(r"(\d{1,16}) (\d{1,16}) (\d{1,16}) (\d+) (\d+) (\d+) (\d+) (\d+) (.*)", re.ASCII | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk as it stands in Redis: items start..next-1 are recorded, next..stop-1 are open."""
+
+    id: int
+    start: int
+    stop: int
+    next: int
+    careful: int = 0
+    deliveries: int = 0
+    crashes: int = 0
+    losses: int = 0
+    attempt: int = 0
+    owner: str = ""
+
+    @classmethod
+    def parse(cls, number: bytes, packed: bytes) -> "Chunk":
+        """From a field and a value of the chunks' hash. Raises `CorruptData`."""
+        found = _CHUNK.fullmatch(packed.decode(errors="replace"))
+        if found is None or not number.isdigit():
+            raise CorruptData(f"chunk {number.decode(errors='replace')}: {packed[:80]!r} is no chunk")
+        *numbers, owner = found.groups()
+        start, stop, next_, careful, deliveries, crashes, losses, attempt = map(int, numbers)
+        return cls(int(number), start, stop, next_, careful, deliveries, crashes, losses, attempt, owner)
 
 
 class Claim(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@ would.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 from redis import Redis
@@ -11,6 +11,7 @@ from redis import Redis
 from piecework.codec import pack, unpack
 from piecework.keys import job_id
 from piecework.ledger import KEEP_SECONDS, Ledger
+from piecework.records import Chunk as Chunk
 from piecework.records import Committed, Failure, Spec, pack_failures
 from piecework.spans import indices, parse_spans, spans_of, without
 from piecework_producer.pile import rq_job_template
@@ -93,29 +94,6 @@ def failed(ledger: Ledger) -> list[int]:
 
 
 # --- chunks
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A chunk as it stands in Redis."""
-
-    id: int
-    start: int
-    stop: int
-    next: int
-    careful: int = 0
-    deliveries: int = 0
-    crashes: int = 0
-    losses: int = 0
-    attempt: int = 0
-    owner: str = ""
-
-    @classmethod
-    def parse(cls, number: bytes, packed: bytes) -> "Chunk":
-        """From a field and a value of the chunks' hash."""
-        *numbers, owner = packed.decode().split(" ", 8)
-        start, stop, next_, careful, deliveries, crashes, losses, attempt = map(int, numbers)
-        return cls(int(number), start, stop, next_, careful, deliveries, crashes, losses, attempt, owner)
 
 
 def chunk(ledger: Ledger, number: int) -> Chunk:

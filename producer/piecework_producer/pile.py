@@ -25,7 +25,7 @@ from piecework.errors import (
 from piecework.items import Pile, Range, blocks
 from piecework.keys import queue_name
 from piecework.ledger import Ledger
-from piecework.records import Spec
+from piecework.records import Spec, budget
 from piecework.states import State
 
 WORKER_FUNCTION = "piecework_worker.chunk.drain"
@@ -63,20 +63,6 @@ def rq_job_template(client: Redis, run: str) -> dict[str, str | bytes | int | fl
         description=f"a chunk of piecework run {run}",
     )
     return dict(job.to_dict())
-
-
-def budget(max_failures: str | None) -> tuple[float, bool] | None:
-    """`N` or `P%` as (number, whether it is a percentage). Raises `UsageError`."""
-    if max_failures is None:
-        return None
-    number, percent = max_failures.removesuffix("%"), max_failures.endswith("%")
-    try:
-        value = float(number) if percent else int(number)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= (100 if percent else 1 << 50):
-        raise UsageError(f"--max-failures {max_failures!r} is neither a number of items nor a percentage, such as 5%")
-    return value, percent
 
 
 def fill(
