@@ -109,7 +109,7 @@ def to_failure(fields: Any, where: str) -> Failure:
 _CHUNK = re.compile(r"(\d{1,16}) (\d{1,16}) (\d{1,16}) (\d+) (\d+) (\d+) (\d+) (\d+) (.*)", re.ASCII | re.DOTALL)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A chunk as it stands in Redis: items start..next-1 are recorded, next..stop-1 are open."""
 

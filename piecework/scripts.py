@@ -34,6 +34,8 @@ VERBS = [
     "delete",
     "status",
     "note",
+    "repair",
+    "refill",
 ]
 
 

@@ -5,8 +5,10 @@ stopped, and its keys expire. Bad input, and Ctrl-C, end the filling and remove 
 """
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Protocol, TypeVar
 
 from redis import Redis
@@ -128,6 +130,9 @@ class _Filling:
         self._hash = hashlib.sha256()
         self._checked = self._filled == 0
         """All that is filled is this input's beginning."""
+        self._lost = lasting(ledger.lost)
+        """What a repair has found to be gone of it."""
+        self._token = secrets.token_hex(8)
 
     def range(self, pile: Range) -> int:
         """Fill a range, in one call; returns the number of items."""
@@ -141,6 +146,7 @@ class _Filling:
         for start, block in blocks(encoded, lambda: self._filled):
             total = start + len(block)
             self._hash.update(b"".join(block))
+            self._stage_lost(start, block)
             if total > self._filled:
                 self._append(start, block)
             if total == self._filled:
@@ -150,7 +156,16 @@ class _Filling:
             self._progress(total)
         if total < self._filled:
             raise self._other_items(total)
+        if self._lost:
+            self._lasting(lambda: self._ledger.refill(self._token))
         return total
+
+    def _stage_lost(self, start: int, block: list[bytes]) -> None:
+        for first, count in self._lost:
+            low, high = max(first - start, 0), min(first + count - start, len(block))
+            if low < high:
+                packed = codec.pack_encoded(block[low:high])
+                self._lasting(partial(self._ledger.stage, self._token, start + low, packed))
 
     def is_useless_after(self, error: BaseException, created: bool) -> bool:
         """Whether nobody can go on with a run whose filling ended so."""
