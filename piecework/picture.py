@@ -1,7 +1,7 @@
 """One consistent picture of the small parts of a run's ledger, taken in one transaction; changes nothing.
 
 The streams and the payload are not in it: they are read afterwards, up to where they ended in the picture. So the
-server is kept busy for as long as it takes to write the chunks out, about 1 µs for each that was ever made.
+server is kept busy for as long as it takes to write the chunks out, about 2 µs for each that was ever made.
 """
 
 from dataclasses import dataclass

@@ -331,9 +331,9 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "no results": (deleted("results"), "items 0, 2-6 are in no result, no failure and no open chunk"),
     "no failures": (deleted("failures"), "item 1 is in no result"),
     "no chunks": (deleted("chunks"), "items 7-19 are in no result"),
-    "none waiting": (deleted("waiting"), "chunk 3, open from 10 to 14, is in none of waiting, leases, delayed"),
-    "no leases": (deleted("leases"), "chunk 2, open from 8 to 9, is in none of"),
-    "none delayed": (deleted("delayed"), "chunk 5, open from 7 to 7, is in none of"),
+    "none waiting": (deleted("waiting"), "chunk 3, with items 10-14 open: in none of waiting, leases, delayed"),
+    "no leases": (deleted("leases"), "chunks 2, 4, with items 8-9, 15-19 open: in none of"),
+    "none delayed": (deleted("delayed"), "chunk 5, with item 7 open: in none of"),
     "no index of blocks": (deleted("blocks"), "block 8 of the payload is not in its index"),
     "a block not in the index": (forgot_a_block, "block 8 of the payload is not in its index"),
     "no template": (deleted("template"), ":template, the RQ job that delivers chunks, is gone"),
@@ -390,10 +390,11 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "chunks that overlap": (record(3, stop=17), "chunk 3, open from 10 to 16, overlaps other open chunks: items 15-16"),
     "a chunk cut short": (record(3, stop=12), "items 12-14 are in no result"),
     "a chunk dropped": (dropped(3), "items 10-14 are in no result"),
-    "a chunk nowhere": (placed(3), "chunk 3, open from 10 to 14, is in none of"),
-    "a chunk in two places": (placed(4, "waiting", "leases"), "chunk 4, open from 15 to 19, is in waiting and leases"),
-    "a finished chunk waiting": (placed(1, "waiting"), "chunk 1 is in waiting, but not open"),
-    "an unknown chunk waiting": (placed(77, "delayed", "leases"), "chunk 77 is in leases and delayed, but not open"),
+    "a chunk nowhere": (placed(3), "chunk 3, with items 10-14 open: in none of"),
+    "a chunk in two places": (placed(4, "waiting", "leases"), "chunk 4, with items 15-19 open: in waiting and leases"),
+    "a finished chunk waiting": (placed(1, "waiting"), "chunk 1: in waiting, but not open"),
+    "an unknown chunk waiting": (placed(77, "delayed", "leases"), "chunk 77: in leases and delayed, but not open"),
+    "no chunk at all waiting": (placed("?", "waiting"), "what is no chunk: in waiting, but not open"),
     "a key that expires": (lambda ledger: ledger.client.expire(ledger.keys.results, 60), ":results: expires in "),
     "the record expires": (lambda ledger: ledger.client.expire(ledger.keys.run, 60), ":run: expires in "),
     "no queue": (deleted("queue"), "chunk 3: waiting, but RQ does not deliver"),
@@ -444,6 +445,24 @@ def test_an_overfull_plan_is_done_in_several_scripts(
     assert set(scripts) == {State.RUNNING}
     drain(ledger)
     each_index_is_recorded_once(ledger)
+
+
+def test_a_repair_that_dies_between_two_scripts_is_repeated(
+    client: Redis, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("piecework.repair._MOST_STEPS", 1)
+    for survived in (1, 2, 3, 5, 8, 13):
+        ledger = at_work(client, f"{run_id}-{survived}")
+        for name in ("no results", "an entry that mixes", "a damaged chunk", "none waiting", "chunk count", "state"):
+            BROKEN[name][0](ledger)
+        script, left = ledger.repair, iter(range(survived))
+        with monkeypatch.context() as patch, pytest.raises(StopIteration):
+            patch.setattr(ledger, "repair", lambda *call, script=script, left=left: (next(left), script(*call))[1])
+            repaired(ledger)
+        assert not audit(ledger).sound
+        assert repaired(ledger).left.sound
+        drain(ledger)
+        each_index_is_recorded_once(ledger)
 
 
 def test_a_repair_of_a_run_that_has_changed_since_does_nothing(client: Redis, run_id: str) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from piecework.keys import run_keys
+from piecework.ledger import Ledger
 from tests.cli_fixture import SQUARES, Ended, Machine
+from tests.ledger_fixture import commit
 from tests.server_fixture import ServerProcess
 
 
@@ -31,8 +33,12 @@ def rows(ended: Ended) -> dict[str, tuple[str, str]]:
 
 def test_a_run_is_sound_then_broken_then_repaired_and_drained(machine: Machine, server: ServerProcess) -> None:
     at = ("--redis", server.url)
-    ran = machine.run("run", "tasks:square", "--range", "0:20", "--run", "r1", *at)
-    assert ran.code == 0, ran.err
+    submitted = machine.ask("submit", "tasks:square", "--range", "0:20", "--run", "r1", "--chunk-size", "5", *at)
+    assert submitted.code == 0, submitted.err
+    with server.client() as client:
+        for number in range(1, 5):
+            assert Ledger(client, "r1").claim(number, "a", 60)
+            commit(Ledger(client, "r1"), number, 5 * (number - 1), 5)
 
     sound = machine.ask("audit", "r1", *at)
     assert (sound.code, sound.err) == (0, "piecework: run r1 is sound\n")

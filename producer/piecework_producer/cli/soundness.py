@@ -63,7 +63,9 @@ def repair(
         parts = {"repaired": _findings(done.mended), "left": _findings(left)}
         print(json.dumps({"run": run, "dry_run": dry_run, **parts}))
     elif done.mended:
-        print(table(("CHECK", "FOUND", "REPAIR"), [(each.check, each.text, each.remedy) for each in done.mended]))
+        rows = [(str(each.check), each.text, each.remedy) for each in done.mended]
+        more = [("…", f"{len(rows) - _MOST_ROWS} more: see --output json", "")] if len(rows) > _MOST_ROWS else []
+        print(table(("CHECK", "FOUND", "REPAIR"), rows[:_MOST_ROWS] + more))
     if dry_run:
         say(f"{_number(done.mended)} would be repaired; nothing was changed")
     else:
@@ -94,12 +96,16 @@ def _rows(found: Audit) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
     for check, fine in _FINE.items():
         mine = [finding for finding in found.findings if finding.check == check]
-        rows += [(check, "FAIL" if finding.error else "warn", finding.text) for finding in mine]
+        rows += [(check, "FAIL" if each.error else "warn", each.text) for each in mine[:_MOST_ROWS]]
+        if len(mine) > _MOST_ROWS:
+            rows.append((check, "…", f"{len(mine) - _MOST_ROWS} more: see --output json"))
         if not mine and found.readable:
             rows.append((check, "ok", fine.format(found=found)))
     return rows
 
 
+_MOST_ROWS = 50
+"""For each check."""
 _FINE = {
     "run": "{found.state}",
     "total": "{found.total} items = {found.done} done + {found.failed} failed + {found.open} open",
