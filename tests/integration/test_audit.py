@@ -38,6 +38,7 @@ from tests.ledger_fixture import (
     keys_without_lifetime,
     members,
     opened,
+    outcomes,
     sealed,
     set_all_to_the_past,
     steal,
@@ -422,6 +423,20 @@ def test_what_is_broken_is_found_named_and_put_back(client: Redis, run_id: str, 
     assert audit(ledger).findings == ()
 
 
+def test_what_was_recorded_first_stays_and_an_entry_is_split(client: Redis, run_id: str) -> None:
+    ledger = at_work(client, run_id)
+    before = outcomes(client, ledger.keys.results)
+    BROKEN["an entry that mixes"][0](ledger)
+    BROKEN["a failure as a result"][0](ledger)
+    added("0+1,12+1", 2, "failures")(ledger)
+    repaired(ledger)
+    # Item 1 has a result now, foreign as it is: results come before failures.
+    assert dict(outcomes(client, ledger.keys.results)) == {
+        **dict(before), 1: "foreign 0", 9: "foreign 1", 10: "foreign 2", 11: "foreign 3", 19: "foreign 4"
+    }  # fmt: skip
+    assert outcomes(client, ledger.keys.failures) == [(12, ["T", "m", "", 1])]
+
+
 def test_an_overfull_plan_is_done_in_several_scripts(
     client: Redis, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,15 +465,16 @@ def test_an_overfull_plan_is_done_in_several_scripts(
 def test_a_repair_that_dies_between_two_scripts_is_repeated(
     client: Redis, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("piecework.repair._MOST_STEPS", 1)
-    for survived in (1, 2, 3, 5, 8, 13):
+    for survived in (1, 2, 3, 5, 7):
         ledger = at_work(client, f"{run_id}-{survived}")
         for name in ("no results", "an entry that mixes", "a damaged chunk", "none waiting", "chunk count", "state"):
             BROKEN[name][0](ledger)
         script, left = ledger.repair, iter(range(survived))
-        with monkeypatch.context() as patch, pytest.raises(StopIteration):
-            patch.setattr(ledger, "repair", lambda *call, script=script, left=left: (next(left), script(*call))[1])
+        monkeypatch.setattr("piecework.repair._MOST_STEPS", 1)
+        monkeypatch.setattr(ledger, "repair", lambda *call, script=script, left=left: (next(left), script(*call))[1])
+        with pytest.raises(StopIteration):
             repaired(ledger)
+        monkeypatch.undo()
         assert not audit(ledger).sound
         assert repaired(ledger).left.sound
         drain(ledger)
