@@ -19,7 +19,7 @@ from piecework.errors import ContractMismatch, RunIsOver, UnknownRun
 from piecework.keys import CONTRACT, RUN_ID, RUNS, RunKeys, checked_run_id, nudge_channel, run_keys
 from piecework.records import Claim, Committed, Failure, Spec, Status, Tended, pack_failures
 from piecework.scripts import Scripts
-from piecework.spans import Span, format_spans
+from piecework.spans import Span, format_spans, parse_spans
 from piecework.states import State
 
 LEASE_SECONDS = 15.0
@@ -184,6 +184,28 @@ class Ledger:
     def reap(self, worker: str) -> int:
         """Release at once what a worker held that was seen to die; returns the number of chunks."""
         return int(self._scripts.call("reap", worker))
+
+    def repair(self, version: bytes, steps: Sequence[Sequence[str | int | bytes]]) -> bytes:
+        """Do steps of a repair (see `repair.lua`) in one go, and return the version that the run has then.
+
+        b"" and nothing is done if the run is not at `version` any more.
+        """
+        flat = [part for name, *arguments in steps for part in (name, len(arguments), *arguments)]
+        return bytes(self._scripts.call("repair", version, *flat))
+
+    def lost(self) -> list[Span]:
+        """Items whose payload is gone, as the last repair found: who has the input may `refill` them."""
+        stored = self.client.hget(self.keys.run, "lost")
+        return parse_spans(_text(stored), f"run {self.run}, lost items") if stored else []
+
+    def stage(self, token: str, start: int, packed: bytes) -> None:
+        """Hand over a block of lost items. Nobody sees it before `refill` with the same token."""
+        self._scripts.call("refill", token, start, packed)
+
+    def refill(self, token: str) -> None:
+        """Put what was staged into the payload, and let a run go on that was paused for the lack of it."""
+        while self._scripts.call("refill", token) > 0:
+            pass
 
     # --- the worker's transitions
 

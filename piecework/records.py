@@ -2,12 +2,14 @@
 shows.
 """
 
+import re
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
 
 from piecework.codec import pack
-from piecework.errors import CorruptData, SpecConflict
+from piecework.errors import CorruptData, SpecConflict, UsageError
 from piecework.states import State
 
 ItemsKind = Literal["range", "lines", "jsonl", "iterable"]
@@ -51,13 +53,27 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     def conflict(self, other: "Spec", run: str) -> None:
         """Raise `SpecConflict` naming the first field in which `other`, the run on the server, differs."""
-        for field in self.__struct_fields__:
-            mine, theirs = getattr(self, field), getattr(other, field)
+        for name in self.__struct_fields__:
+            mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise SpecConflict(
-                    f"run {run} exists with another specification: its {field} is {theirs!r}, "
+                    f"run {run} exists with another specification: its {name} is {theirs!r}, "
                     f"yours is {mine!r}. Use another --run ID, or delete the old run: piecework delete {run}"
                 )
+
+
+def budget(max_failures: str | None) -> tuple[float, bool] | None:
+    """`N` or `P%` as (number, whether it is a percentage). Raises `UsageError`."""
+    if max_failures is None:
+        return None
+    number, percent = max_failures.removesuffix("%"), max_failures.endswith("%")
+    try:
+        value = float(number) if percent else int(number)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= (100 if percent else 1 << 50):
+        raise UsageError(f"--max-failures {max_failures!r} is neither a number of items nor a percentage, such as 5%")
+    return value, percent
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -92,6 +108,41 @@ def to_failure(fields: Any, where: str) -> Failure:
         return Failure(*msgspec.convert(fields, tuple[str, str, str, int]))
     except msgspec.ValidationError as error:
         raise CorruptData(f"{where}: not a failure ({error})") from None
+
+
+_CHUNK = re.compile(r"(\d{1,16}) (\d{1,16}) (\d{1,16})" + r" (\d+)" * 8 + " (.*)", re.ASCII | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk as it stands in Redis: items start..next-1 are recorded, next..stop-1 are open."""
+
+    id: int
+    start: int
+    stop: int
+    next: int
+    careful: int = 0
+    deliveries: int = 0
+    crashes: int = 0
+    losses: int = 0
+    attempt: int = 0
+    owner: str = ""
+    begun: int = field(default=0, compare=False)
+    """At `begun_ms` (the server's clock) the owner had begun the items before this one; `steal` estimates by it."""
+    begun_ms: int = field(default=0, compare=False)
+    item_ns: int = field(default=0, compare=False)
+    """What an item takes; 0: not known."""
+
+    @classmethod
+    def parse(cls, number: bytes, packed: bytes) -> "Chunk":
+        """From a field and a value of the chunks' hash. Raises `CorruptData`."""
+        found = _CHUNK.fullmatch(packed.decode(errors="replace"))
+        if found is None or not number.isdigit():
+            raise CorruptData(f"chunk {number.decode(errors='replace')}: {packed[:80]!r} is no chunk")
+        *numbers, owner = found.groups()
+        start, stop, next_, careful, deliveries, crashes, losses, attempt, *estimate = map(int, numbers)
+        counts = careful, deliveries, crashes, losses, attempt
+        return cls(int(number), start, stop, next_, *counts, owner, *estimate)
 
 
 class Claim(msgspec.Struct, frozen=True):

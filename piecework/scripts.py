@@ -36,6 +36,8 @@ VERBS = [
     "delete",
     "status",
     "note",
+    "repair",
+    "refill",
 ]
 
 _VALUES = {

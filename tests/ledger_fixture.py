@@ -3,7 +3,7 @@ would.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, cast
 
 from redis import Redis
@@ -11,6 +11,7 @@ from redis import Redis
 from piecework.codec import pack, unpack
 from piecework.keys import job_id
 from piecework.ledger import KEEP_SECONDS, Ledger
+from piecework.records import Chunk as Chunk
 from piecework.records import Claim, Committed, Failure, Spec, pack_failures
 from piecework.spans import indices, parse_spans, spans_of, without
 from piecework_producer.pile import rq_job_template
@@ -103,33 +104,6 @@ def failed(ledger: Ledger) -> list[int]:
 # --- chunks
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """A chunk as it stands in Redis."""
-
-    id: int
-    start: int
-    stop: int
-    next: int
-    careful: int = 0
-    deliveries: int = 0
-    crashes: int = 0
-    losses: int = 0
-    attempt: int = 0
-    owner: str = ""
-    begun: int = field(default=0, compare=False)
-    begun_ms: int = field(default=0, compare=False)
-    item_ns: int = field(default=0, compare=False)
-
-    @classmethod
-    def parse(cls, number: bytes, packed: bytes) -> "Chunk":
-        """From a field and a value of the chunks' hash."""
-        *numbers, owner = packed.decode().split(" ", 11)
-        start, stop, next_, careful, deliveries, crashes, losses, attempt, *estimate = map(int, numbers)
-        counts = careful, deliveries, crashes, losses, attempt
-        return cls(int(number), start, stop, next_, *counts, owner, *estimate)
-
-
 def chunk(ledger: Ledger, number: int) -> Chunk:
     """A chunk of the run."""
     packed = cast(bytes | None, ledger.client.hget(ledger.keys.chunks, str(number)))
@@ -151,7 +125,7 @@ def store(ledger: Ledger, chunk: Chunk) -> None:
     ledger.client.hset(ledger.keys.chunks, str(chunk.id), text)
 
 
-def at_work(ledger: Ledger, number: int, *, since: float = 0.0, item_seconds: float = 1.0, begun: int = 0) -> None:
+def at_pace(ledger: Ledger, number: int, *, since: float = 0.0, item_seconds: float = 1.0, begun: int = 0) -> None:
     """Have a leased chunk look as if its owner had last committed `since` seconds ago."""
     seconds, microseconds = ledger.client.time()
     there = chunk(ledger, number)

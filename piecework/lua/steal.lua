@@ -16,7 +16,7 @@ for _, id in ipairs(leases) do
   local age_ms = now - chunk.begun_ms
   local item_ns, long = chunk.item_ns, age_ms >= long_ms
   if item_ns == 0 then item_ns = age_ms * 1e6 + 1 end
-  local first = chunk.begun + (long and 0 or math.floor(age_ms * 1e6 / item_ns))
+  local first = math.max(chunk.begun, chunk.next + 1) + (long and 0 or math.floor(age_ms * 1e6 / item_ns))
   local rest = chunk.stop - first
   if chunk.owner ~= worker then
     if long or (chunk.item_ns > 0 and rest * item_ns >= worth_ns) then

@@ -5,8 +5,10 @@ stopped, and its keys expire. Bad input, and Ctrl-C, end the filling and remove 
 """
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Protocol, TypeVar
 
 from redis import Redis
@@ -25,7 +27,7 @@ from piecework.errors import (
 from piecework.items import Pile, Range, blocks
 from piecework.keys import queue_name
 from piecework.ledger import Ledger
-from piecework.records import Spec
+from piecework.records import Spec, budget
 from piecework.states import State
 
 WORKER_FUNCTION = "piecework_worker.chunk.drain"
@@ -64,20 +66,6 @@ def rq_job_template(client: Redis, run: str) -> dict[str, str | bytes | int | fl
         description=f"a chunk of piecework run {run}",
     )
     return dict(job.to_dict())
-
-
-def budget(max_failures: str | None) -> tuple[float, bool] | None:
-    """`N` or `P%` as (number, whether it is a percentage). Raises `UsageError`."""
-    if max_failures is None:
-        return None
-    number, percent = max_failures.removesuffix("%"), max_failures.endswith("%")
-    try:
-        value = float(number) if percent else int(number)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= (100 if percent else 1 << 50):
-        raise UsageError(f"--max-failures {max_failures!r} is neither a number of items nor a percentage, such as 5%")
-    return value, percent
 
 
 def fill(
@@ -147,6 +135,9 @@ class _Filling:
         """All that is filled is this input's beginning."""
         self.bytes = 0
         """Size of the payload, encoded; 0 for a range."""
+        self._lost = lasting(ledger.lost)
+        """What a repair has found to be gone of it."""
+        self._token = secrets.token_hex(8)
 
     def range(self, pile: Range) -> int:
         """Fill a range, in one call; returns the number of items."""
@@ -162,6 +153,7 @@ class _Filling:
             encoded_block = b"".join(block)
             self.bytes += len(encoded_block)
             self._hash.update(encoded_block)
+            self._stage_lost(start, block)
             if total > self._filled:
                 self._append(start, block)
             if total == self._filled:
@@ -171,7 +163,16 @@ class _Filling:
             self._progress(total)
         if total < self._filled:
             raise self._other_items(total)
+        if self._lost:
+            self._lasting(lambda: self._ledger.refill(self._token))
         return total
+
+    def _stage_lost(self, start: int, block: list[bytes]) -> None:
+        for first, count in self._lost:
+            low, high = max(first - start, 0), min(first + count - start, len(block))
+            if low < high:
+                packed = codec.pack_encoded(block[low:high])
+                self._lasting(partial(self._ledger.stage, self._token, start + low, packed))
 
     def is_useless_after(self, error: BaseException, created: bool) -> bool:
         """Whether nobody can go on with a run whose filling ended so."""

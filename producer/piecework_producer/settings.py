@@ -13,10 +13,9 @@ from piecework.items import parse_range
 from piecework.keys import checked_run_id
 from piecework.ledger import KEEP_SECONDS, LEASE_SECONDS
 from piecework.quantity import item_memory_bytes
-from piecework.records import handler_text
+from piecework.records import budget, handler_text
 from piecework.settings import server_url
 from piecework_producer.embedded import default_state_dir
-from piecework_producer.pile import budget
 
 Settings = TypeVar("Settings", bound="ServerSettings")
 

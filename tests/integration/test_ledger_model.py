@@ -23,7 +23,7 @@ from piecework.keys import chunk_of_job, job_id
 from piecework.ledger import Ledger
 from piecework.records import Failure
 from piecework.spans import indices, parse_spans
-from tests.ledger_fixture import Chunk, at_work, commit, sealed, set_all_to_the_past
+from tests.ledger_fixture import Chunk, at_pace, commit, sealed, set_all_to_the_past
 from tests.server_fixture import ServerProcess
 
 RUN = "model"
@@ -175,7 +175,7 @@ class Model:
 
     def _steal(self, state: State, number: int) -> tuple[Held | None, ...]:
         for chunk, _ in state.leases:
-            at_work(self.ledger, chunk, since=30, item_seconds=60)
+            at_pace(self.ledger, chunk, since=30, item_seconds=60)
         self.ledger.steal("ab"[number])
         return state.workers
 

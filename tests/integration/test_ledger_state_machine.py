@@ -30,7 +30,7 @@ from piecework.records import Failure
 from piecework.states import State
 from tests.ledger_fixture import (
     Chunk,
-    at_work,
+    at_pace,
     chunk,
     chunks,
     commit,
@@ -239,7 +239,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for number in self.now.leases:
             there = self.now.chunks[number]
             begun = min(there.next + in_hand, there.stop)
-            at_work(self.ledger, number, since=since, item_seconds=item_seconds, begun=begun)
+            at_pace(self.ledger, number, since=since, item_seconds=item_seconds, begun=begun)
         before = self.look()
         stolen, _ = self.ledger.steal(worker)
         after = self.look()

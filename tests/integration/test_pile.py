@@ -17,10 +17,10 @@ from piecework.items import Pile, Range, iterable
 from piecework.keys import run_keys
 from piecework.ledger import Ledger
 from piecework.payload import Items
-from piecework.records import Spec
+from piecework.records import Spec, budget
 from piecework.states import State
 from piecework_producer import pile as pile_module
-from piecework_producer.pile import budget, fill
+from piecework_producer.pile import fill
 from piecework_producer.session import Session
 from tests.server_fixture import ServerProcess
 

@@ -19,14 +19,17 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from piecework.audit import audit
 from piecework.errors import ServerUnusable
 from piecework.keys import queue_name, run_keys
 from piecework.ledger import Ledger, runs
+from piecework.repair import repair
 from piecework.scripts import VERBS, source
 from piecework.server import check, connect
 from piecework.settings import with_password
 from piecework.states import State
 from piecework_producer.api import submit
+from piecework_producer.pile import rq_job_template
 from piecework_producer.server_binary import find_binary
 from tests.server_fixture import eventually
 from tests.worker_fixture import WorkerProcess
@@ -197,6 +200,12 @@ def test_a_run_from_submit_to_delete(server: ClusterServer, workers: Workers) ->
         assert [outcome["index"] for outcome in outcomes if "error" in outcome] == [4, 5, 6]
         assert {failure.index for failure in run.failures()} == {4, 5, 6}
         assert runs(server.client("producer")) == ["acl"]
+        assert audit(run.ledger).findings == ()
+        server.admin().delete(run.ledger.keys.results, run.ledger.keys.template)
+        server.admin().hset(run.ledger.keys.payload, "x", "y")
+        assert repair(run.ledger, rq_job_template(run.session.client, "acl")).left.findings == ()
+        assert run.status().state is State.RUNNING
+        assert workers.start("acl", "mixed", "--item-timeout", "1").exit_code(within=60) == 0
 
         assert run.retry() == 3
         assert run.pause() is State.RUNNING

@@ -11,7 +11,7 @@ from piecework.ledger import Ledger
 from piecework.records import Claim
 from piecework.states import State
 from tests.ledger_fixture import (
-    at_work,
+    at_pace,
     chunk,
     chunks,
     claimed,
@@ -50,7 +50,7 @@ def test_half_of_what_is_left_by_estimate(
     client: Redis, run_id: str, begun: int, since: float, item_seconds: float, split: int
 ) -> None:
     ledger = leased(client, run_id)
-    at_work(ledger, 1, since=since, item_seconds=item_seconds, begun=begun)
+    at_pace(ledger, 1, since=since, item_seconds=item_seconds, begun=begun)
     before = chunk(ledger, 1)
     stolen, _ = ledger.steal("thief")
     assert stolen
@@ -75,7 +75,7 @@ def test_what_is_done_sooner_where_it_is(
     client: Redis, run_id: str, begun: int, since: float, item_seconds: float, again: float
 ) -> None:
     ledger = leased(client, run_id)
-    at_work(ledger, 1, since=since, item_seconds=item_seconds, begun=begun)
+    at_pace(ledger, 1, since=since, item_seconds=item_seconds, begun=begun)
     before = chunks(ledger)
     stolen, seconds = ledger.steal("thief")
     assert not stolen
@@ -86,16 +86,16 @@ def test_what_is_done_sooner_where_it_is(
 
 def test_the_victim_is_who_has_the_longest_to_go(client: Redis, run_id: str) -> None:
     ledger = leased(client, run_id, 300, 100)
-    at_work(ledger, 1, item_seconds=0.01)
-    at_work(ledger, 2, item_seconds=0.01, begun=101, since=5)
-    at_work(ledger, 3, item_seconds=1.0, begun=280)
+    at_pace(ledger, 1, item_seconds=0.01)
+    at_pace(ledger, 2, item_seconds=0.01, begun=101, since=5)
+    at_pace(ledger, 3, item_seconds=1.0, begun=280)
     assert ledger.steal("thief")[0]
     assert [c.stop for c in chunks(ledger)[:3]] == [100, 200, 290]
 
 
 def test_nobody_steals_from_himself_or_from_a_run_that_stands(client: Redis, run_id: str) -> None:
     ledger = leased(client, run_id)
-    at_work(ledger, 1)
+    at_pace(ledger, 1)
     assert not ledger.steal("w1")[0]
     ledger.pause(True)
     assert not ledger.steal("thief")[0]
@@ -113,7 +113,7 @@ def test_stolen_from_again_and_again_down_to_single_items(client: Redis, run_id:
     rounds = 0
     while True:
         for number in held:
-            at_work(ledger, number, item_seconds=60.0)
+            at_pace(ledger, number, item_seconds=60.0)
         if not ledger.steal(f"t{rounds}")[0]:
             break
         rounds += 1
@@ -132,7 +132,7 @@ def test_stolen_from_again_and_again_down_to_single_items(client: Redis, run_id:
 def test_the_victim_in_the_middle_of_a_commit(client: Redis, run_id: str) -> None:
     """It has computed more than it has left: what is beyond is refused, and the thief's counts."""
     ledger = leased(client, run_id, 10, 10)
-    at_work(ledger, 1)
+    at_pace(ledger, 1)
     ledger.steal("thief")
     assert chunk(ledger, 1).stop == 5
     reply = commit(ledger, 1, 0, 8, say="victim")
@@ -146,7 +146,7 @@ def test_the_victim_in_the_middle_of_a_commit(client: Redis, run_id: str) -> Non
 
 def test_the_victim_dies_and_so_does_the_thief(client: Redis, run_id: str) -> None:
     ledger = leased(client, run_id, 10, 10)
-    at_work(ledger, 1)
+    at_pace(ledger, 1)
     ledger.steal("thief")  # and dies: the chunk is on the queue, for anybody
     ledger.reap("w1")
     assert sorted(queued(ledger)) == [1, 2]
@@ -159,7 +159,7 @@ def test_the_victim_dies_and_so_does_the_thief(client: Redis, run_id: str) -> No
 def test_what_was_stolen_has_as_many_attempts_left(client: Redis, run_id: str) -> None:
     ledger = leased(client, run_id, 10, 10)
     commit(ledger, 1, 0, 2)
-    at_work(ledger, 1)
+    at_pace(ledger, 1)
     store(ledger, replace(chunk(ledger, 1), attempt=3))
     ledger.steal("thief")
     assert [c.attempt for c in chunks(ledger)] == [3, 3]
@@ -167,7 +167,7 @@ def test_what_was_stolen_has_as_many_attempts_left(client: Redis, run_id: str) -
 
 def test_the_victim_is_told_on_its_own_channel(client: Redis, run_id: str) -> None:
     ledger = leased(client, run_id)
-    at_work(ledger, 1)
+    at_pace(ledger, 1)
     listener: Any = client.pubsub()  # type: ignore[no-untyped-call]
     listener.subscribe(nudge_channel(run_id, "w1"), nudge_channel(run_id, "w2"))
     for _ in range(2):
@@ -181,7 +181,7 @@ def test_the_victim_is_told_on_its_own_channel(client: Redis, run_id: str) -> No
 def test_to_ask_where_the_chunk_ends_changes_nothing(client: Redis, run_id: str) -> None:
     ledger = leased(client, run_id)
     commit(ledger, 1, 0, 10)
-    at_work(ledger, 1)
+    at_pace(ledger, 1)
     ledger.steal("thief")
     before = client.hget(ledger.keys.chunks, "1")
     reply = ledger.commit(1, 10, 0)
@@ -200,7 +200,7 @@ def test_a_new_chunk_is_estimated_by_what_the_run_knows(client: Redis, run_id: s
 
 def test_events_tell_who_stole_what(client: Redis, run_id: str) -> None:
     ledger = leased(client, run_id)
-    at_work(ledger, 1)
+    at_pace(ledger, 1)
     ledger.steal("thief")
     events = [fields for _, fields in cast(Any, client.xrange(ledger.keys.events))]
     stolen = next(fields for fields in events if fields[b"kind"] == b"steal")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from piecework import __version__
-from piecework_producer.cli import bench, doctor, logs, look, pi, report, schedule, steer, submit, work
+from piecework_producer.cli import bench, doctor, logs, look, pi, report, schedule, soundness, steer, submit, work
 
 app = typer.Typer(
     name="piecework",
@@ -16,7 +16,7 @@ app = typer.Typer(
     "Each option of a run, and of the server, can be set as PIECEWORK_… in the environment.  ·  Exit codes of run "
     "and wait: 0 all succeeded, 1 some items failed, 2 usage, 3 failed or cancelled, 4 waited too long.",
 )
-for module in (work, submit, pi, look, logs, steer, schedule, bench, report, doctor):
+for module in (work, submit, pi, look, logs, steer, soundness, schedule, bench, report, doctor):
     module.register(app)
 
 
