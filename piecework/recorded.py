@@ -18,8 +18,6 @@ from piecework.spans import Span, parse_spans
 STREAMS = ("results", "failures")
 _ENTRIES_AT_ONCE = 20
 """An entry has up to 16 MiB before compression, or one larger item."""
-_MOST_INDEX = 1 << 53
-"""Beyond it the server's scripts do not count exactly."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +101,6 @@ def read_entry(stream: str, fields: dict[bytes, bytes]) -> tuple[list[Span], lis
     if b"s" not in fields or b"d" not in fields:
         raise CorruptData("not an entry of piecework")
     spans = parse_spans(fields[b"s"].decode(errors="replace"), "its spans")
-    if any(start + count > _MOST_INDEX for start, count in spans):
-        raise CorruptData("its spans: beyond all indices")
     values = codec.unpack(fields[b"d"], "its outcomes")
     if len(values) != (expected := sum(count for _, count in spans)):
         raise CorruptData(f"it has {len(values)} outcomes for {expected} items")

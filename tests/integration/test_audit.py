@@ -373,7 +373,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
         added("0+1,9+3,19+4", 8),
         ":results records item 0 again and items 20-22, beyond the range",
     ),
-    "an entry beyond": (added("900719925474099299999+1", 1), "beyond all indices"),
+    "an entry beyond": (added("900719925474099299999+1", 1), "has an impossible span"),
     "an entry doubled in itself": (added("12+1,12+1", 2), ":results records item 12 again"),
     "no outcomes": (rewritten({b"d": None}), ":results: not an entry of piecework"),
     "damaged outcomes": (rewritten({b"d": b"\x28\xb5\x2f\xfd damage"}), ":results: its outcomes: the stored bytes are"),
