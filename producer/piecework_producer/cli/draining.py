@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import typer
 from redis.exceptions import RedisError
@@ -20,22 +20,32 @@ from piecework_producer.local_launcher import LocalLauncher
 from piecework_producer.run import Run
 
 
-def drain_here(submitted: Run, launcher: LocalLauncher, output: ResultsOutput) -> Status:
+def drain_here(
+    submitted: Run,
+    launcher: LocalLauncher,
+    output: ResultsOutput,
+    then: Callable[[Status], None] = lambda status: None,
+) -> Status:
     """Drain with a progress display. When it is left early (Ctrl-C, SIGTERM, an error) the workers hand back first, and
-    the way on is printed."""
+    the way on is printed.
+
+    `then` is called with the final status while the workers leave, which may take an idle one most of a second.
+    """
     try:
-        with launcher, display() as shown:
+        with launcher:
+            with display() as shown:
 
-            def show(status: Status, launch: Launch) -> None:
-                output.flush(shown.aside)
-                shown.status(status, launch)
+                def show(status: Status, launch: Launch) -> None:
+                    output.flush(shown.aside)
+                    shown.status(status, launch)
 
-            try:
-                status = drain(submitted, launcher, output.write, show)
-            except KeyboardInterrupt:
-                say("stopping: workers finish the items in hand; once more ends them at once")
-                raise
-        output.flush()
+                try:
+                    status = drain(submitted, launcher, output.write, show)
+                except KeyboardInterrupt:
+                    say("stopping: workers finish the items in hand; once more ends them at once")
+                    raise
+            output.flush()
+            then(status)
         return status
     except KeyboardInterrupt:
         _tell_the_way_on(submitted)
