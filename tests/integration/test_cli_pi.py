@@ -1,5 +1,6 @@
 """`piecework pi`: the digits, where they go, and how it goes on. The numbers themselves: `tests/unit/test_pi.py`."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ def test_2000_digits_on_two_workers(machine: Machine) -> None:
     ended = machine.run("pi", "--digits", "2000", "--parallelism", "2", "--parts", "7")
 
     assert (ended.code, ended.out) == (0, PI_2000)
-    assert re.search(r"2000 digits of pi in .* s: 7 items on 2 workers", ended.err)
+    assert re.search(r"2000 digits of pi in .* s: 8 items on 2 workers", ended.err)
 
 
 def test_a_hundred_thousand_digits_into_a_file(machine: Machine) -> None:
@@ -45,7 +46,7 @@ def test_the_same_through_the_general_way(machine: Machine) -> None:
     from piecework_worker.pi import ranges
 
     items = machine.home / "ranges.jsonl"
-    items.write_text("".join(f"{item}\n" for item in ranges(2000, 5)))
+    items.write_text("".join(f"{json.dumps(item)}\n" for item in ranges(2000, 5)))
     reduction = "def digits(results):\n    from piecework_worker.pi import combine\n    return combine(results, 2000)\n"
     (machine.home / "reduction.py").write_text(reduction)
 

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import typer
 from redis.exceptions import RedisError
@@ -23,31 +23,41 @@ _ALL_FAIL = 20
 """So many failures and no result: a dependency is broken, and no item will do better."""
 
 
-def drain_here(submitted: Run, launcher: LocalLauncher, output: ResultsOutput) -> Status:
+def drain_here(
+    submitted: Run,
+    launcher: LocalLauncher,
+    output: ResultsOutput,
+    then: Callable[[Status], None] = lambda status: None,
+) -> Status:
     """Drain with a progress display. When it is left early (Ctrl-C, SIGTERM, an error) the workers hand back first, and
-    the way on is printed."""
+    the way on is printed.
+
+    `then` is called with the final status while the workers leave, which may take an idle one most of a second.
+    """
     try:
-        with launcher, display() as shown:
-            told = submitted.spec.max_failures is not None
+        with launcher:
+            with display() as shown:
+                told = submitted.spec.max_failures is not None
 
-            def show(status: Status, launch: Launch) -> None:
-                nonlocal told
-                output.flush(shown.aside)
-                if not told and status.failed >= _ALL_FAIL and not status.done and not status.state.over:
-                    told = True
-                    with shown.aside():
-                        say(
-                            f"all {status.failed} items so far have failed; see: piecework failures {submitted.id}; "
-                            "Ctrl-C stops; --max-failures N would end such a run early"
-                        )
-                shown.status(status, launch)
+                def show(status: Status, launch: Launch) -> None:
+                    nonlocal told
+                    output.flush(shown.aside)
+                    if not told and status.failed >= _ALL_FAIL and not status.done and not status.state.over:
+                        told = True
+                        with shown.aside():
+                            say(
+                                f"all {status.failed} items so far have failed; see: piecework failures "
+                                f"{submitted.id}; Ctrl-C stops; --max-failures N would end such a run early"
+                            )
+                    shown.status(status, launch)
 
-            try:
-                status = drain(submitted, launcher, output.write, show)
-            except KeyboardInterrupt:
-                say("stopping: workers finish the items in hand; once more ends them at once")
-                raise
-        output.flush()
+                try:
+                    status = drain(submitted, launcher, output.write, show)
+                except KeyboardInterrupt:
+                    say("stopping: workers finish the items in hand; once more ends them at once")
+                    raise
+            output.flush()
+            then(status)
         return status
     except KeyboardInterrupt:
         _tell_the_way_on(submitted)

@@ -3,12 +3,14 @@
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from piecework.errors import UsageError
 from piecework.items import iterable
+from piecework.records import Status
+from piecework.results import Outcome
 from piecework.states import ProducerExit
 from piecework_producer.cli import options as o
 from piecework_producer.cli.draining import drain_here
@@ -16,7 +18,6 @@ from piecework_producer.cli.errors import reporting, say
 from piecework_producer.cli.output import ResultsOutput, check_writable
 from piecework_producer.local_workers import local_launcher
 from piecework_producer.references import load
-from piecework_producer.run import Run
 from piecework_producer.session import Session
 from piecework_producer.settings import RunSettings, read
 from piecework_producer.submission import submit_to
@@ -69,26 +70,44 @@ def pi(
         submitted, _ = submit_to(session, settings, iterable(items))
         arguments = settings.worker_arguments()
         launcher = local_launcher(submitted, arguments, settings.parallelism, settings.grace)
-        status = drain_here(submitted, launcher, ResultsOutput("none"))
-        code = ProducerExit.of(status.state)
-        if code is not ProducerExit.SUCCEEDED:
-            why = status.reason or f"{status.failed} items failed, see: piecework failures {status.run}"
-            say(f"run {status.run} {status.state}: {why}")
-            raise typer.Exit(code)
-        series = time.monotonic() - started
-        text = _combined(submitted, digits)
-    _write(text, out)
-    seconds = time.monotonic() - started
-    say(f"{digits} digits of pi in {seconds:.2f} s: {len(items)} items on {settings.parallelism} workers "
-        f"{series:.2f} s, put together {seconds - series:.2f} s")  # fmt: skip
+        results = _Results()
+
+        def finish(status: Status) -> None:
+            drained = time.monotonic()
+            _require_success(status)
+            _write(_combined(status.run, results, digits), out)
+            seconds, after = time.monotonic() - started, time.monotonic() - drained
+            say(f"{digits} digits of pi in {seconds:.2f} s: {len(items)} items on {settings.parallelism} workers "
+                f"{seconds - after:.2f} s, put together {after:.2f} s")  # fmt: skip
+
+        drain_here(submitted, launcher, results, then=finish)
 
 
-def _combined(submitted: Run, digits: int) -> str:
+class _Results(ResultsOutput):
+    """Keeps the results for `combine`, in index order."""
+
+    def __init__(self) -> None:
+        super().__init__("none")
+        self.values: list[Any] = []
+
+    def write(self, outcome: Outcome) -> None:
+        self.values.append(outcome.result)
+
+
+def _require_success(status: Status) -> None:
+    code = ProducerExit.of(status.state)
+    if code is not ProducerExit.SUCCEEDED:
+        why = status.reason or f"{status.failed} items failed, see: piecework failures {status.run}"
+        say(f"run {status.run} {status.state}: {why}")
+        raise typer.Exit(code)
+
+
+def _combined(run: str, results: _Results, digits: int) -> str:
     combine = load(f"{_MODULE}:combine", "pi")
     try:
-        return str(combine((outcome.result for outcome in submitted.results()), digits))
+        return str(combine(results.values, digits))
     except (ValueError, ArithmeticError) as error:
-        raise UsageError(f"run {submitted.id}: {error}") from error
+        raise UsageError(f"run {run}: {error}") from error
 
 
 def _write(text: str, out: Path | None) -> None:
