@@ -91,8 +91,8 @@ def ranges(digits: int, parts: int) -> list[Item]:
 
     They are `["root", count]` and `["terms", start, stop, count]`, from term 0 to `count`: enough terms for
     GUARD_DIGITS more digits. The stretches cost about the same each: later ones have fewer terms, of larger
-    numbers, and the last ones a little less, as who has computed the root takes one of them. None is empty;
-    where there are too few terms, there are fewer than `parts`.
+    numbers. The last ones cost a little less, since more of them is cut off; whoever has computed the root
+    takes one. None is empty; where there are too few terms, there are fewer than `parts`.
 
     Raises ValueError for fewer than 1 digit or part.
     """
