@@ -30,6 +30,7 @@ from piecework.keys import nudge_channel, queue_name
 from piecework.ledger import Ledger
 from piecework.patience import Patience
 from piecework.records import Claim, Spec, Tended
+from piecework.replicas import Replicas
 from piecework.server import check
 from piecework.states import State, WorkerExit
 from piecework_worker import horse
@@ -84,6 +85,7 @@ class DrainWorker(Worker):
         self.progress, self.nudge = Progress(), Nudge()
         self.registration = Registration(self)
         self._deliveries = Deliveries(self)
+        self._replicas = self._replicas_by(client)
         self.stop_signals = 0
         """How often the worker has been told to stop; a second Ctrl-C takes the grace away."""
         self.horse_killed_for: str | None = None
@@ -147,6 +149,7 @@ class DrainWorker(Worker):
         self.wakeup.install()
         gc.freeze()
         try:
+            self.patience(self._replicas.wait)  # who cannot record safely claims nothing
             self.patience(self._begin)
             return self._loop()
         except ServerLost as error:
@@ -188,7 +191,7 @@ class DrainWorker(Worker):
         return min(POP_SECONDS, max(0.05, again_seconds or POP_SECONDS))
 
     def _verdict(self) -> Ending | None:
-        """What the ledger says at the end; where the server can tell, only after it is on its disk.
+        """What the ledger says at the end, after `--wait-replicas`; where the server can tell, after it is on its disk.
 
         None: it is not over after all (failed items are retried, or the server has lost its last writes).
         """
@@ -198,6 +201,7 @@ class DrainWorker(Worker):
                 self.connection.execute_command("WAITAOF", 1, 0, 2000)  # type: ignore[no-untyped-call]
             except RedisError:
                 log.debug("Redis before 7.2, no append-only file, or away: the answer below tells")
+        self.patience(self._replicas.wait)
         status = self.patience(self.ledger.status)
         if not status.state.over:
             return None
@@ -299,7 +303,11 @@ class DrainWorker(Worker):
     def recorder_for(self, ledger: Ledger, client: Redis, alive: Callable[[], bool] = lambda: True) -> Recorder:
         """A recorder for the chunk that is held."""
         claim, patience = cast(Claim, self.claim), Patience(self.settings.patience, client, log.warning)
-        return Recorder(ledger, claim, self.name, self.spec.retries, patience, self.nudge, alive)
+        replicated = self._replicas_by(client).wait
+        return Recorder(ledger, claim, self.name, self.spec.retries, patience, self.nudge, alive, replicated)
+
+    def _replicas_by(self, client: Redis) -> Replicas:
+        return Replicas(client, self.ledger.run, self.settings.wait_replicas)
 
     def _work_here(self, claim: Claim) -> HorseEnd:
         """Without isolation: work in this process, while a thread renews the lease."""
