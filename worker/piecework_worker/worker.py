@@ -54,7 +54,18 @@ log = logging.getLogger("piecework.worker")
 _AFTER_FAILED_FORK_SECONDS = 1.0
 _STEAL_SECONDS = 4.0
 """So long nothing new to steal turns up, if all that is leased is in hand: what is put back comes by the queue."""
+_CROWD = 1000
+_LONGEST_POP_SECONDS = 4.0
+"""Below the client's time-out for an answer."""
 _MOST_CRASHES_IN_A_ROW = 20
+
+
+def idle_seconds(workers: int) -> float:
+    """How long an idle worker waits for a delivery before it looks after the run.
+
+    More than a thousand look as often together as a thousand do: idle workers alone would keep the server busy else.
+    """
+    return min(_LONGEST_POP_SECONDS, POP_SECONDS * max(1.0, workers / _CROWD))
 
 
 class DrainWorker(Worker):
@@ -177,18 +188,19 @@ class DrainWorker(Worker):
             self.registration.stay()
             if tended.state is State.FILLING or tended.paused:
                 self.registration.state(WorkerStatus.SUSPENDED if tended.paused else WorkerStatus.IDLE)
-                self.wakeup.wait(POP_SECONDS)  # the seal, or the end of the pause, ends it
+                self.wakeup.wait(idle_seconds(tended.workers))  # the seal, or the end of the pause, ends it
             elif delivery := self.patience(partial(self._deliveries.next, self._stolen(tended))):
                 self._take(*delivery)
 
     def _stolen(self, tended: Tended) -> float:
         """With nothing on the queue, take from who has most; returns the seconds to wait for a delivery."""
-        now = time.monotonic()
+        now, pop_seconds = time.monotonic(), idle_seconds(tended.workers)
         if tended.waiting or not tended.leased or now < self._steal_due:
-            return POP_SECONDS
+            return pop_seconds
         stolen, again_seconds = self.patience(lambda: self.ledger.steal(self.name))
-        self._steal_due = now + (0.0 if stolen else again_seconds or _STEAL_SECONDS)
-        return min(POP_SECONDS, max(0.05, again_seconds or POP_SECONDS))
+        rarely = _STEAL_SECONDS * pop_seconds / POP_SECONDS
+        self._steal_due = now + (0.0 if stolen else again_seconds or rarely)
+        return min(pop_seconds, max(0.05, again_seconds or pop_seconds))
 
     def _verdict(self) -> Ending | None:
         """What the ledger says at the end, after `--wait-replicas`; where the server can tell, after it is on its disk.
