@@ -48,3 +48,9 @@ def sleep_so_long(seconds: float) -> float:
     started = time.perf_counter()
     time.sleep(seconds)
     return time.perf_counter() - started
+
+
+def sleep_200_ms(item: int) -> int:
+    """An item that takes a fifth of a second."""
+    time.sleep(0.2)
+    return item

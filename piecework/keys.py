@@ -115,6 +115,11 @@ def nudge_channel(run: str, worker: str = "") -> str:
     return f"{_PREFIX}:{run}:nudge:{worker}"
 
 
+def replicas_channel(run: str) -> str:
+    """PUBSUB channel on which nobody listens: what is published there marks a place in what replicas are sent."""
+    return f"{_PREFIX}:{run}:replicas"
+
+
 def run_keys(run: str) -> RunKeys:
     """The keys of `run`."""
     base, queue = f"{_PREFIX}:{run}", queue_name(run)

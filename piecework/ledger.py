@@ -311,10 +311,10 @@ class Ledger:
 
     def tend(self, worker: str = "", most: int = 100) -> Tended:
         """Put back on the queue what is due; any worker may, at any time."""
-        state, paused, waiting, leased, delayed = self._scripts.call(
+        state, paused, waiting, leased, delayed, workers = self._scripts.call(
             "tend", worker, most, pack_failures([_LOST_WORKERS]), b""
         )
-        return Tended(_state(state), bool(paused), waiting, leased, delayed)
+        return Tended(_state(state), bool(paused), waiting, leased, delayed, workers)
 
     # --- reading
 

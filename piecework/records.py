@@ -183,6 +183,8 @@ class Tended(msgspec.Struct, frozen=True):
     waiting: int
     leased: int
     delayed: int
+    workers: int
+    """How many have joined and not left."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

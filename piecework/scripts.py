@@ -49,7 +49,7 @@ _VALUES = {
     "renew": 3,
     "commit": 5,
     "blame": 2,
-    "tend": 5,
+    "tend": 6,
     "retry": 2,
 }
 """How many values a script replies with; a list from Lua ends where a field of a damaged run is missing."""

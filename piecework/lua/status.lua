@@ -6,9 +6,12 @@
 local fields = redis.call('HGETALL', RUN)
 if #fields == 0 then return {} end
 local in_flight = 0
-for _, id in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
-  local chunk = read_chunk(id)
-  in_flight = in_flight + chunk.stop - chunk.next
+local leases = redis.call('ZRANGE', LEASES, 0, -1)
+for first = 1, #leases, 1000 do  -- with 10,000 workers somebody looks often, and all wait meanwhile
+  for _, packed in ipairs(redis.call('HMGET', CHUNKS, unpack(leases, first, math.min(first + 999, #leases)))) do
+    local stop, next_ = string.match(packed, '^%d+ (%d+) (%d+)')
+    in_flight = in_flight + stop - next_
+  end
 end
 local now = now_ms()
 return {fields, in_flight, redis.call('ZCOUNT', WORKERS, now - tonumber(ARGV[1]), '+inf'), redis.call('ZCARD', WAITING),

@@ -1,11 +1,11 @@
 -- tend: put back on the queue what is due: delayed retries, expired leases, and chunks that the queue has lost.
 -- ARGV: worker, most chunks of each kind, packed failure and meta for an item that too many workers were lost with.
--- Returns: {state ('' if the run is gone), paused (also by `rq suspend`), chunks waiting, chunks leased, chunks delayed}.
+-- Returns: {state ('' if the run is gone), paused (also by `rq suspend`), chunks waiting, leased, delayed, workers}.
 -- Invariant: any number of workers may call it at once. A lost worker is charged to an item only if that item was alone
 --   in progress, and only a limit of such losses in a row (run field loss_limit) records it as failed.
 local fields = redis.call('HMGET', RUN, 'state', 'paused', 'loss_limit')
 local state = fields[1] or ''
-if not LIVE[state] then return {state, 0, 0, 0, 0} end
+if not LIVE[state] then return {state, 0, 0, 0, 0, 0} end
 local now, most = now_ms(), tonumber(ARGV[2])
 if ARGV[1] ~= '' then
   redis.call('ZADD', WORKERS, now, ARGV[1])
@@ -44,4 +44,4 @@ if state == 'running' then
 end
 local paused = math.max(tonumber(fields[2]), redis.call('EXISTS', SUSPENDED))
 return {redis.call('HGET', RUN, 'state'), paused, redis.call('ZCARD', WAITING),
-  redis.call('ZCARD', LEASES), redis.call('ZCARD', DELAYED)}
+  redis.call('ZCARD', LEASES), redis.call('ZCARD', DELAYED), redis.call('ZCARD', WORKERS)}

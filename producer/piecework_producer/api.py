@@ -11,7 +11,7 @@ from piecework_producer.references import reference, refuse_while_a_worker_impor
 from piecework_producer.run import Run
 from piecework_producer.session import Session
 from piecework_producer.settings import RunSettings, environment, read
-from piecework_producer.submission import submit_to
+from piecework_producer.submission import submit_to, wait_for_replicas
 
 Handler = str | Callable[..., Any]
 
@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     lease: float
     patience: float
     grace: float
+    wait_replicas: int
 
 
 def submit(handler: Handler, items: Iterable[object], *, run: str | None = None, **options: Unpack[Options]) -> Run:
@@ -70,6 +71,7 @@ def run(handler: Handler, items: Iterable[object], *, run: str | None = None, **
         arguments = settings.worker_arguments()
         with local_launcher(submitted, arguments, settings.parallelism, settings.grace, environ) as launcher:
             drain(submitted, launcher, lambda outcome: None)
+        wait_for_replicas(submitted, settings)
     except BaseException:
         submitted.close()
         raise

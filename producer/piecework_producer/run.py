@@ -17,6 +17,8 @@ from piecework.states import State
 from piecework_producer.session import Session
 
 _LOOK_SECONDS = 0.2
+_MOST_LEASES_PER_SECOND = 10_000
+"""What `status` may look through; it takes the server 2 or 3 µs for each, and all workers wait meanwhile."""
 
 
 class RunVanished(UnknownRun):
@@ -61,7 +63,7 @@ class Run:
                 return status
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"run {self.id} is still {status.state}: {status.done} of {status.total} done")
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(max(_LOOK_SECONDS, status.leased / _MOST_LEASES_PER_SECOND))
 
     def results(self, *, ordered: bool = True, follow: bool = False) -> Iterator[Outcome]:
         """The outcomes: what is there now, or with `follow` all until the run is over.

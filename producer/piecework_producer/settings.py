@@ -96,6 +96,7 @@ class RunSettings(RetrySettings):
     lease: float = Field(LEASE_SECONDS, ge=1)
     patience: float = Field(60.0, ge=0)
     grace: float = Field(20.0, ge=0)
+    wait_replicas: int = Field(0, ge=0)
     keep: int = Field(KEEP_SECONDS, ge=1)
 
     @model_validator(mode="after")
@@ -139,6 +140,8 @@ class RunSettings(RetrySettings):
         for name in ("batch_size", "concurrency", "isolation", *limits):
             if getattr(self, name) is not None:
                 options += [f"--{name.replace('_', '-')}", f"{getattr(self, name)}"]
+        if self.wait_replicas:
+            options += ["--wait-replicas", f"{self.wait_replicas}"]
         return tuple(options)
 
 

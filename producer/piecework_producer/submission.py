@@ -5,10 +5,12 @@ import secrets
 import time
 from collections.abc import Callable
 
+from piecework.errors import UsageError
 from piecework.items import Pile, Range
 from piecework.keys import checked_run_id
 from piecework.ledger import Ledger
 from piecework.records import Spec
+from piecework.replicas import Replicas
 from piecework.states import State
 from piecework_producer import submitted
 from piecework_producer.pile import fill
@@ -50,6 +52,8 @@ def submit_to(
     A run that had failed (a handler that could not be imported, a failure budget) is opened again: to submit it once
     more says that the cause is mended.
     """
+    if settings.wait_replicas and session.embedded:
+        raise UsageError("--wait-replicas needs a server that has replicas (--redis URL); the embedded one has none")
     run = settings.run or new_run_id(settings.handler_text)
     ledger = Ledger(session.client, run)
     created, state = fill(
@@ -66,4 +70,11 @@ def submit_to(
     submitted.note(session.state_dir, run, settings.worker_arguments())
     if state is State.FAILED:
         session.lasting(ledger.retry)
-    return Run(session, run), created
+    opened = Run(session, run)
+    wait_for_replicas(opened, settings)
+    return opened, created
+
+
+def wait_for_replicas(run: Run, settings: RunSettings) -> None:
+    """Go on when what the run has recorded is where `--wait-replicas` wants it. Raises `ServerLost`."""
+    run.session.lasting(Replicas(run.session.client, run.id, settings.wait_replicas).wait)

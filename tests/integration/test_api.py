@@ -48,6 +48,11 @@ def test_run_with_a_generator_and_failures(machine: Machine) -> None:
         assert "odd_fails" in failed.error.traceback
 
 
+def test_the_embedded_server_has_no_replicas(machine: Machine) -> None:
+    with pytest.raises(UsageError, match="--wait-replicas needs a server that has replicas"):
+        piecework_producer.submit("tasks:noted", range(5), run="none", wait_replicas=1)
+
+
 def test_run_goes_on_under_its_id(machine: Machine) -> None:
     for _ in range(2):
         with piecework_producer.run("tasks:noted", range(5), run="again", parallelism=1) as run:

@@ -24,6 +24,7 @@ from piecework.errors import ServerUnusable
 from piecework.keys import queue_name, run_keys
 from piecework.ledger import Ledger, runs
 from piecework.repair import repair
+from piecework.replicas import Replicas
 from piecework.scripts import VERBS, source
 from piecework.server import check, connect
 from piecework.settings import with_password
@@ -263,6 +264,13 @@ def test_heartbeats_of_rq(
             execution.delete(job, pipe)
             pipe.execute()
         run.delete()
+    assert server.denied() == []
+
+
+@pytest.mark.parametrize("user", ["producer", "worker"])
+def test_replicas_may_be_waited_for(server: ClusterServer, user: str) -> None:
+    with pytest.raises(redis.ResponseError, match="NOREPLICAS 0 of 1"):
+        Replicas(server.client(user), "r", 1).wait()
     assert server.denied() == []
 
 

@@ -83,11 +83,17 @@ class FakeLedger:
 
 
 def made(
-    ledger: FakeLedger, *, retries: int = 0, attempt: int = 0, careful: bool = False, patience: float = 5.0
+    ledger: FakeLedger,
+    *,
+    retries: int = 0,
+    attempt: int = 0,
+    careful: bool = False,
+    patience: float = 5.0,
+    replicated: Callable[[], None] = lambda: None,
 ) -> Recorder:
     claim = Claim(7, 0, ledger.stop, ledger.next, careful, attempt, 1)
     waiting = Patience(patience, redis.Redis(), lambda text: None, wait=lambda seconds: None)
-    return Recorder(cast(Ledger, ledger), claim, "w", retries, waiting, Nudge())
+    return Recorder(cast(Ledger, ledger), claim, "w", retries, waiting, Nudge(), replicated=replicated)
 
 
 def work(recorder: Recorder, count: int) -> list[int]:
@@ -144,6 +150,25 @@ def test_lost_reply_is_sent_again_and_counts_once() -> None:
     assert ours.complete
     assert ledger.results == squares(0, 10)
     assert len(ledger.calls) == 2
+
+
+@pytest.mark.parametrize(("missing", "ends"), [(2, True), (1000, False)])
+def test_a_commit_counts_when_replicas_have_it(missing: int, ends: bool) -> None:
+    answers = itertools.chain([redis.ResponseError("NOREPLICAS 0 of 1")] * missing, itertools.repeat(None))
+
+    def replicated() -> None:
+        if error := next(answers):
+            raise error
+
+    ledger = FakeLedger(stop=10)
+    recorder = made(ledger, replicated=replicated, patience=5.0 if ends else 0.0)
+    work(recorder, 4)
+    if ends:
+        recorder.flush()
+    else:
+        with pytest.raises(ServerLost):
+            recorder.flush()
+    assert (ledger.next, recorder.uncommitted) == (4, 0 if ends else 4)
 
 
 @pytest.mark.parametrize("others", range(11))

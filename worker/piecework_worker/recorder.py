@@ -44,6 +44,7 @@ class Recorder:
         patience: Patience,
         nudge: Nudge,
         alive: Callable[[], bool] = lambda: True,
+        replicated: Callable[[], None] = lambda: None,
     ) -> None:
         self.results: list[object] = []
         """Outcomes of items base, base+1, …: the handler's loop appends. A failed item has None here."""
@@ -56,7 +57,7 @@ class Recorder:
         """Why no further item is to be begun."""
         self.error: Exception | None = None
         """What went wrong in the committing thread."""
-        self.patience, self._nudge, self._alive = patience, nudge, alive
+        self.patience, self._nudge, self._alive, self._replicated = patience, nudge, alive, replicated
         self._ledger, self._claim, self._worker = ledger, claim, worker
         self._retries_left = claim.attempt < retries
         self._attempt = claim.attempt + 1
@@ -239,6 +240,7 @@ class Recorder:
                 item_seconds=self._pace.item_seconds,
             )
         )
+        self.patience(self._replicated)  # also if it is refused: a lost reply may have been the one that recorded it
         self._careful = careful
         self._take(reply, start, count, list(outcomes.failures))
 

@@ -5,6 +5,7 @@ RQ's commands, is passed over. What a killed worker leaves behind expires, or go
 """
 
 import logging
+import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("piecework.worker")
 
 BEAT_SECONDS = 20
+_ASKED_AFTER = 100
+"""Registered workers that a worker asks after when it begins, on the average of many."""
 
 
 def best_effort(*calls: Callable[[], object]) -> None:
@@ -51,7 +54,14 @@ class Registration:
         worker.register_birth()  # type: ignore[no-untyped-call]
         worker.set_state(WorkerStatus.STARTED)
         self._due = time.monotonic() + BEAT_SECONDS
-        best_effort(lambda: worker_registration.clean_worker_registry(worker.queues[0]))
+        best_effort(self._forget_the_dead)
+
+    def _forget_the_dead(self) -> None:
+        """RQ asks after each worker by itself. Of many that start, few do it: the sum stays in proportion to them."""
+        worker = self._worker
+        known = worker.connection.scard(worker.ledger.keys.rq_workers)
+        if random.random() * known < _ASKED_AFTER:
+            worker_registration.clean_worker_registry(worker.queues[0])
 
     def state(self, state: WorkerStatus) -> None:
         """Show what the worker is at."""

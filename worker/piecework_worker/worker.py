@@ -30,6 +30,7 @@ from piecework.keys import nudge_channel, queue_name
 from piecework.ledger import Ledger
 from piecework.patience import Patience
 from piecework.records import Claim, Spec, Tended
+from piecework.replicas import Replicas
 from piecework.server import check
 from piecework.states import State, WorkerExit
 from piecework_worker import horse
@@ -53,7 +54,18 @@ log = logging.getLogger("piecework.worker")
 _AFTER_FAILED_FORK_SECONDS = 1.0
 _STEAL_SECONDS = 4.0
 """So long nothing new to steal turns up, if all that is leased is in hand: what is put back comes by the queue."""
+_CROWD = 1000
+_LONGEST_POP_SECONDS = 4.0
+"""Below the client's time-out for an answer."""
 _MOST_CRASHES_IN_A_ROW = 20
+
+
+def idle_seconds(workers: int) -> float:
+    """How long an idle worker waits for a delivery before it looks after the run.
+
+    More than a thousand look as often together as a thousand do: idle workers alone would keep the server busy else.
+    """
+    return min(_LONGEST_POP_SECONDS, POP_SECONDS * max(1.0, workers / _CROWD))
 
 
 class DrainWorker(Worker):
@@ -84,6 +96,7 @@ class DrainWorker(Worker):
         self.progress, self.nudge = Progress(), Nudge()
         self.registration = Registration(self)
         self._deliveries = Deliveries(self)
+        self._replicas = self._replicas_by(client)
         self.stop_signals = 0
         """How often the worker has been told to stop; a second Ctrl-C takes the grace away."""
         self.horse_killed_for: str | None = None
@@ -147,6 +160,7 @@ class DrainWorker(Worker):
         self.wakeup.install()
         gc.freeze()
         try:
+            self.patience(self._replicas.wait)  # who cannot record safely claims nothing
             self.patience(self._begin)
             return self._loop()
         except ServerLost as error:
@@ -174,21 +188,22 @@ class DrainWorker(Worker):
             self.registration.stay()
             if tended.state is State.FILLING or tended.paused:
                 self.registration.state(WorkerStatus.SUSPENDED if tended.paused else WorkerStatus.IDLE)
-                self.wakeup.wait(POP_SECONDS)  # the seal, or the end of the pause, ends it
+                self.wakeup.wait(idle_seconds(tended.workers))  # the seal, or the end of the pause, ends it
             elif delivery := self.patience(partial(self._deliveries.next, self._stolen(tended))):
                 self._take(*delivery)
 
     def _stolen(self, tended: Tended) -> float:
         """With nothing on the queue, take from who has most; returns the seconds to wait for a delivery."""
-        now = time.monotonic()
+        now, pop_seconds = time.monotonic(), idle_seconds(tended.workers)
         if tended.waiting or not tended.leased or now < self._steal_due:
-            return POP_SECONDS
+            return pop_seconds
         stolen, again_seconds = self.patience(lambda: self.ledger.steal(self.name))
-        self._steal_due = now + (0.0 if stolen else again_seconds or _STEAL_SECONDS)
-        return min(POP_SECONDS, max(0.05, again_seconds or POP_SECONDS))
+        rarely = _STEAL_SECONDS * pop_seconds / POP_SECONDS
+        self._steal_due = now + (0.0 if stolen else again_seconds or rarely)
+        return min(pop_seconds, max(0.05, again_seconds or pop_seconds))
 
     def _verdict(self) -> Ending | None:
-        """What the ledger says at the end; where the server can tell, only after it is on its disk.
+        """What the ledger says at the end, after `--wait-replicas`; where the server can tell, after it is on its disk.
 
         None: it is not over after all (failed items are retried, or the server has lost its last writes).
         """
@@ -198,6 +213,7 @@ class DrainWorker(Worker):
                 self.connection.execute_command("WAITAOF", 1, 0, 2000)  # type: ignore[no-untyped-call]
             except RedisError:
                 log.debug("Redis before 7.2, no append-only file, or away: the answer below tells")
+        self.patience(self._replicas.wait)
         status = self.patience(self.ledger.status)
         if not status.state.over:
             return None
@@ -299,7 +315,11 @@ class DrainWorker(Worker):
     def recorder_for(self, ledger: Ledger, client: Redis, alive: Callable[[], bool] = lambda: True) -> Recorder:
         """A recorder for the chunk that is held."""
         claim, patience = cast(Claim, self.claim), Patience(self.settings.patience, client, log.warning)
-        return Recorder(ledger, claim, self.name, self.spec.retries, patience, self.nudge, alive)
+        replicated = self._replicas_by(client).wait
+        return Recorder(ledger, claim, self.name, self.spec.retries, patience, self.nudge, alive, replicated)
+
+    def _replicas_by(self, client: Redis) -> Replicas:
+        return Replicas(client, self.ledger.run, self.settings.wait_replicas)
 
     def _work_here(self, claim: Claim) -> HorseEnd:
         """Without isolation: work in this process, while a thread renews the lease."""

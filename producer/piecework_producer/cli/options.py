@@ -102,6 +102,10 @@ Grace = Annotated[
     float | None,
     _option("--grace", panel=_LIMITS, metavar="SECONDS", help="Time for items in hand at a stop. Default: 20."),
 ]
+WaitReplicas = Annotated[
+    int | None,
+    _option("--wait-replicas", panel=_LIMITS, metavar="N", help="What is recorded counts when N replicas have it."),
+]
 Keep = Annotated[
     int | None,
     _option(

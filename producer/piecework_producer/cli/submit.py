@@ -56,6 +56,7 @@ def submit(
     lease: o.Lease = None,
     patience: o.Patience = None,
     grace: o.Grace = None,
+    wait_replicas: o.WaitReplicas = None,
     keep: o.Keep = None,
     redis: o.Redis = None,
     state_dir: o.StateDir = None,

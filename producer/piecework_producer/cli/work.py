@@ -25,7 +25,7 @@ from piecework_producer.references import load
 from piecework_producer.run import Run
 from piecework_producer.session import Session
 from piecework_producer.settings import CommandSettings, RetrySettings, read
-from piecework_producer.submission import submit_to
+from piecework_producer.submission import submit_to, wait_for_replicas
 
 Results = Annotated[
     str | None,
@@ -70,6 +70,7 @@ def run(
     lease: o.Lease = None,
     patience: o.Patience = None,
     grace: o.Grace = None,
+    wait_replicas: o.WaitReplicas = None,
     keep: o.Keep = None,
     redis: o.Redis = None,
     state_dir: o.StateDir = None,
@@ -141,6 +142,7 @@ def run_here(settings: CommandSettings, pile: Pile, combine: Callable[..., Any] 
             say(f"{'there already' if status.state.over else 'going on'}: {line(status)}")
         launcher = local_launcher(opened, settings.worker_arguments(), settings.parallelism, settings.grace)
         status = drain_here(opened, launcher, output if combine is None else ResultsOutput("none"))
+        wait_for_replicas(opened, settings)
         _tell_verdict(status)
         code = ProducerExit.of(status.state)
         if combine is not None:
