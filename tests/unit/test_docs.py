@@ -18,11 +18,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import typer.main
 
 from piecework import keys
 from piecework.scripts import VERBS
-from piecework_producer.cli.app import app
+from piecework_producer.cli.app import FILES, verbs_of
 from piecework_producer.embedded import EmbeddedServer
 from piecework_worker.settings import _parser
 
@@ -196,8 +195,7 @@ def test_what_agrees() -> None:
 
 def options_of_piecework() -> dict[str, set[str]]:
     """The options of each verb of the command line."""
-    command = typer.main.get_command(app)
-    verbs = getattr(command, "commands")  # noqa: B009 - click's Group, which typer has within itself
+    verbs = {name: verb for file in FILES for name, verb in verbs_of(file).items()}
     return {
         name: {option for parameter in verb.params for option in (*parameter.opts, *parameter.secondary_opts)}
         | {"--help", "-h"}
@@ -207,7 +205,7 @@ def options_of_piecework() -> dict[str, set[str]]:
 
 def options_of_schedule() -> dict[str, set[str]]:
     """The options of each verb of `piecework schedule`; `create` is the one that need not be named."""
-    group = getattr(typer.main.get_command(app), "commands")["schedule"]  # noqa: B009 - as above
+    group = verbs_of("schedule")["schedule"]
     return {
         name: {option for parameter in verb.params for option in parameter.opts} | {"--help", "-h"}
         for name, verb in group.commands.items()
