@@ -53,7 +53,7 @@ STOP_SECONDS: Final = 10.0
 START_ATTEMPTS: Final = 3
 # When a server is killed, its child that rewrites the append-only file may hold server.lock a little longer.
 ORPHAN_SECONDS: Final = 60.0
-_POLL_SECONDS: Final = 0.02
+_POLL_SECONDS: Final = 0.005
 _LOG_BYTES: Final = 1 << 20
 
 
@@ -240,6 +240,7 @@ class EmbeddedServer:
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
+            driver_info=None,  # as in `server.connect`
         )
 
     def _last_words(self) -> str:

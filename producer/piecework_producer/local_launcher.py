@@ -22,7 +22,7 @@ from piecework_producer.launcher import Launch, LaunchState, WorkerPlan
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 10.0
 _FAILURES_PER_WORKER = 6
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.005
 
 
 @dataclass

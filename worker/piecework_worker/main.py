@@ -5,6 +5,7 @@ on standard error and in the termination log. That holds from the first moment: 
 libraries are imported, which takes most of a worker's start.
 """
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -17,8 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Drain the run that the command line or the environment names; returns the exit code."""
     leave_when_stopped()
     try:
+        gc.disable()  # what is imported is no garbage: not to look for any saves a tenth of the time
         from piecework_worker import session
 
+        gc.enable()
         ending = session.drain(sys.argv[1:] if argv is None else argv)
     except StoppedEarly as error:
         reason = f"told to stop ({error}) before it began; the run is not over"
