@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -11,6 +12,11 @@ from typing import Any
 
 def square(item: int) -> int:
     return item * item
+
+
+def modules(item: int) -> list[str]:
+    """What a worker has imported to run an item."""
+    return sorted(sys.modules)
 
 
 def echo(item: Any) -> Any:

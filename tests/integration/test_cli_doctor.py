@@ -86,7 +86,10 @@ def test_a_state_directory_that_cannot_be_used(machine: Machine) -> None:
             "from piecework_producer.cli.app import FILES, verbs_of; [verbs_of(file) for file in FILES]",
             ["kubernetes", "rq", "rich", "gmpy2", "piecework_worker", "yaml", "croniter"],
         ),
-        ("import piecework_producer", ["kubernetes", "rq", "rich", "typer", "gmpy2", "piecework_worker"]),
+        (
+            "import piecework_producer",
+            ["kubernetes", "rq", "rich", "typer", "gmpy2", "piecework_worker", "pydantic"],
+        ),
         ("import piecework", ["kubernetes", "rq", "redis", "pydantic", "msgspec", "piecework_producer"]),
     ],
 )

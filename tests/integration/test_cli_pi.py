@@ -61,7 +61,7 @@ def test_the_same_through_the_general_way(machine: Machine) -> None:
         (("--digits", "0"), "digits is 0: give 1 or more"),
         (("--digits", "10", "--parts", "0"), "parts is 0: give 1 or more"),
         (("--digits", "10", "-p", "0"), "--parallelism"),
-        (("--digits", "ten"), "valid integer"),
+        (("--digits", "ten"), "valid int"),
         (("--digits", "5", "--out", "no/where"), "--out no/where cannot be written"),
     ],
 )

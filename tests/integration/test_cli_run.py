@@ -23,6 +23,23 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         yield machine
 
 
+def test_what_is_not_needed_is_not_imported(machine: Machine) -> None:
+    """Imports are most of the time of a short run: of the command, of its worker, and of the horse."""
+    told = machine.home / "sitecustomize.py"
+    told.write_text("import atexit, sys\natexit.register(lambda: sys.stderr.write(' '.join(sys.modules)))\n")
+    machine.environ["PYTHONPATH"] = str(machine.home)
+
+    ended = machine.run("run", "tasks:modules", "--range", "0:1", "-p", "1")
+
+    assert ended.code == 0, ended.err
+    command, horse = set(ended.err.splitlines()[-1].split()), set(ended.lines[0]["result"])
+    assert {"rq.job", "piecework_producer.cli.work"} <= command
+    assert {"rq.worker", "piecework_worker.each_item"} <= horse
+    heavy = {"kubernetes", "pydantic", "rich", "yaml", "croniter", "gmpy2", "numpy"}
+    assert not command & {*heavy, "piecework_worker", "piecework_producer.cli.schedule", "piecework_producer.cli.look"}
+    assert not horse & {*heavy, "typer", "piecework_producer"}
+
+
 # --- items
 
 
