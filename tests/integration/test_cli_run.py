@@ -35,7 +35,7 @@ def test_what_is_not_needed_is_not_imported(machine: Machine) -> None:
     command, horse = set(ended.err.splitlines()[-1].split()), set(ended.lines[0]["result"])
     assert {"rq.job", "piecework_producer.cli.work"} <= command
     assert {"rq.worker", "piecework_worker.each_item"} <= horse
-    heavy = {"kubernetes", "pydantic", "rich", "yaml", "croniter", "gmpy2", "numpy"}
+    heavy = {"kubernetes", "rich", "yaml", "croniter", "gmpy2", "numpy"}
     assert not command & {*heavy, "piecework_worker", "piecework_producer.cli.schedule", "piecework_producer.cli.look"}
     assert not horse & {*heavy, "typer", "piecework_producer"}
 
