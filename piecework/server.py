@@ -194,7 +194,7 @@ def explained(error: redis.RedisError, here: str) -> ServerUnusable:
             f"is too old ({said})",
             "piecework needs Redis 6.2 or Valkey 7.2, or newer.",
         )
-    elif re.search(r"closed by server|reset by peer", said, re.I):
+    elif re.search(r"closed by server|reset by peer|EOF occurred in violation", said, re.I):
         problem = f"hangs up at once ({said})"
         # Its alert may be lost with the connection.
         secure = tls.CLIENT_CERTIFICATE if here.startswith("rediss:") else "If it wants TLS, use rediss://."

@@ -228,7 +228,7 @@ def test_damage_is_told_with_the_place(client: Redis, run_id: str, entry: dict[s
 
 def test_a_damaged_payload_is_told(client: Redis, run_id: str) -> None:
     ledger = Ledger(client, run_id)
-    fill(ledger, Spec(handler="m:f", items="iterable"), iterable(["a", "b"]), parallelism=1, keep_seconds=60)
+    fill(ledger, Spec(handler="m:f", items="iterable"), iterable(["a", "b"]), parallelism=2, keep_seconds=60)
     claimed(ledger, 1, 2)
     commit(ledger, 2, 1, 1)
     packed = client.hget(ledger.keys.payload, "0")
