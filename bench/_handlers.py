@@ -54,3 +54,13 @@ def sleep_200_ms(item: int) -> int:
     """An item that takes a fifth of a second."""
     time.sleep(0.2)
     return item
+
+
+def sleep_400_ms(item: int) -> int:
+    """An item that takes a bit less than the time between two commits."""
+    time.sleep(0.4)
+    return item
+
+
+def nothing(item: object) -> None:
+    """A handler whose result is that it was done."""

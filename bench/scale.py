@@ -4,7 +4,7 @@ The workers are simulated (bench/_simulated.py: real ones, but that horses are t
 real ones are measured beside them, to show that both send the same. Commands are those that clients send, counted in
 MONITOR; what scripts call inside is counted apart. The server is the embedded one: a Unix socket, an append-only file.
 
-- busy: items of 0.2 s in chunks of 150 s, as a run of ten minutes has them by default;
+- busy: items of 0.4 s in chunks of 150 s, as a run of ten minutes has them by default;
 - short: the same in chunks of 15 s, as a run of one minute has them;
 - idle: all chunks are held by others, in one long item each.
 
@@ -39,8 +39,8 @@ from piecework_producer.pile import fill
 from piecework_producer.session import Session
 
 ROOT = Path(__file__).parent.parent
-ITEM_SECONDS = 0.2
-CHUNK = {"busy": 750, "short": 75}
+HANDLER, ITEM_SECONDS = "bench._handlers:sleep_400_ms", 0.4
+CHUNK = {"busy": 375, "short": 38}
 WORK_SECONDS = 300.0
 """For each worker: more than the windows take."""
 SETTLE_SECONDS = 5.0
@@ -74,6 +74,10 @@ class Figures(NamedTuple):
     bytes_in: float
     """Per second and worker."""
     bytes_out: float
+    connections: float
+    """Of each worker, its channel of commands included."""
+    connection_bytes: float
+    """Memory of the server for one connection."""
     by_name: dict[str, float]
     """Commands and scripts, per second and worker."""
 
@@ -90,11 +94,10 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextmanager
-def workers(url: str, run: str, count: int, real: bool) -> Iterator[None]:
-    """`count` workers; they end with the run."""
-    handler = "bench._handlers:sleep_200_ms"
+def workers(url: str, run: str, count: int, real: bool) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """The processes of `count` workers; they end with the run."""
     if real:
-        command = [sys.executable, "-m", "piecework_worker.main", run, "--redis", url, "--handler", handler]
+        command = [sys.executable, "-m", "piecework_worker.main", run, "--redis", url, "--handler", HANDLER]
         commands = [command] * count
     else:
         parts = [min(MOST_IN_A_PROCESS, count - first) for first in range(0, count, MOST_IN_A_PROCESS)]
@@ -102,7 +105,7 @@ def workers(url: str, run: str, count: int, real: bool) -> Iterator[None]:
         commands = [[*command, str(part), str(ITEM_SECONDS), f"sim-{i}"] for i, part in enumerate(parts)]
     started = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) for command in commands]
     try:
-        yield
+        yield started
         for process in started:
             process.wait(60)
     finally:
@@ -169,7 +172,7 @@ def submit(client: Redis, count: int, kind: str) -> Ledger:
     ledger = Ledger(client, "bench")
     chunk, busy = CHUNK.get(kind, 1), kind in CHUNK
     total = count * (round(WORK_SECONDS / ITEM_SECONDS) if busy else 1)
-    spec = Spec(handler="bench._handlers:sleep_200_ms" if busy else "bench._handlers:noop", total=total)
+    spec = Spec(handler=HANDLER, total=total)
     fill(ledger, spec, Range(0, total), parallelism=count, chunk_size=chunk, keep_seconds=3600)
     if not busy:
         for number in range(count):
@@ -184,15 +187,18 @@ def measure(count: int, kind: str, real: bool, windows: Windows) -> Figures:
         client = session.client
         ledger = submit(client, count, kind)
         pid = server_pid(client)
-        with workers(session.url, "bench", count, real):
+        with workers(session.url, "bench", count, real) as processes:
             while client.scard(ledger.keys.rq_workers) < count or ledger.status().leased < count:
                 time.sleep(0.1)
+                if any(process.poll() is not None for process in processes):
+                    raise SystemExit("a worker has ended before it began")
             time.sleep(SETTLE_SECONDS)
 
             before, cpu, done, begun = _net(client), cpu_seconds(pid), ledger.status().done, time.monotonic()
             time.sleep(windows.cpu)
             seconds = time.monotonic() - begun
             cpu, done, after = cpu_seconds(pid) - cpu, ledger.status().done - done, _net(client)
+            connections = _connections(client)
             claim_ms, commit_ms = latencies(client, windows.latency)
             sent, inner = monitored(session.url.removeprefix("unix://"), windows.commands)
 
@@ -201,12 +207,17 @@ def measure(count: int, kind: str, real: bool, windows: Windows) -> Figures:
         by_name = {name: round(number / each, 3) for name, number in sent.most_common()}
         into, out = ((then - earlier) / seconds / count for then, earlier in zip(after, before, strict=True))
         return Figures(count, kind, real, sent.total() / each, inner / each, 100 * cpu / seconds, done / seconds,
-                       claim_ms, commit_ms, into, out, by_name)  # fmt: skip
+                       claim_ms, commit_ms, into, out, connections[0] / count, connections[1], by_name)  # fmt: skip
 
 
 def _net(client: Redis) -> tuple[int, int]:
     info = client.info("stats")
     return int(info["total_net_input_bytes"]), int(info["total_net_output_bytes"])
+
+
+def _connections(client: Redis) -> tuple[int, float]:
+    count, info = int(client.info("clients")["connected_clients"]), client.info("memory")
+    return count, int(info["mem_clients_normal"]) / count
 
 
 def script_costs(leases: int) -> dict[str, float]:
@@ -263,7 +274,7 @@ def main() -> None:
     windows = Windows(4, 6, 2) if options.short else Windows(10, 20, 5)
     counts = [10, 100] if options.short else [10, 30, 100, 300, 1000]
     plan = [(count, kind, False) for kind in ("busy", "idle") for count in counts]
-    checks = [2] if options.short else [2, 10]
+    checks = [2] if options.short else [10]
     plan = [(count, kind, real) for kind in ("short", "idle") for count in checks for real in (True, False)] + plan
     figures = []
     print("                  commands/s in scripts  server  items/s       claim ms      commit ms  bytes/s in/out")
