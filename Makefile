@@ -12,7 +12,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 DIGITS ?= 100000
 PARALLELISM ?= 2
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 PYTEST_ARGS ?=
 BENCH_ARGS ?= --short
 
@@ -57,7 +57,7 @@ format: setup ## apply what lint can repair by itself
 types: setup ## check types
 	$(BIN)/mypy
 
-test: setup ## run the tests that need no cluster, on TEST_PROCESSES (3) processes
+test: setup ## run the tests that need no cluster, on TEST_PROCESSES (4) processes
 	@# Hundreds of processes start: let Python keep what it has compiled.
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
 
