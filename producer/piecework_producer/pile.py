@@ -34,6 +34,7 @@ WORKER_FUNCTION = "piecework_worker.chunk.drain"
 """The function that the RQ jobs name: by string, the producer does not import the worker."""
 MOST_CHUNKS = 1_000_000
 """A chunk takes about 600 bytes of Redis until it is done; all of them are sealed in one script, 5 µs each."""
+_CHUNKS_PER_WORKER = 4
 _CHUNK_BYTES = 64 << 20
 """Payload of an automatic chunk, encoded: a worker that is lost leaves no more than that to be fetched again."""
 T = TypeVar("T")
@@ -82,7 +83,7 @@ def fill(
 ) -> tuple[bool, State]:
     """Open the run or continue it, fill it, seal it: (whether it is new, its state).
 
-    `chunk_size` None: a worker's even share, or 64 MiB of payload if that is less. `progress` is told the
+    `chunk_size` None: a quarter of a worker's even share, or 64 MiB of payload if that is less. `progress` is told the
     number of items filled so far. `lasting` makes each call to the server, and may repeat it. Raises `SpecConflict` if
     the run exists with another specification or other items, `BadInput` for an item that cannot be read; the run is
     then removed, if it was still being filled.
@@ -106,7 +107,7 @@ def fill(
 
 
 def _size_of_chunks(total: int, payload_bytes: int, parallelism: int, wanted: int | None) -> int:
-    share = -(-total // parallelism)
+    share = -(-total // (_CHUNKS_PER_WORKER * parallelism))
     fitting = max(total * _CHUNK_BYTES // max(1, payload_bytes), -(-total // MOST_CHUNKS))
     size = wanted or max(1, min(share, fitting))
     if total > size * MOST_CHUNKS:
