@@ -1,7 +1,7 @@
-"""A nudge to whoever commits, the horse or this process: commit now, and hear where the chunk ends.
+"""A pipe that wakes who waits at it: another thread, a horse (it is made before the fork), or a process with signals.
 
-A pipe that is made before the fork: the worker's main process hears from the server that something was stolen, and a
-byte wakes the committing thread. Only a hint: a nudge that is lost, or one too many, costs at most a commit's time.
+By one the committing thread hears that something was stolen, by another the main process that a signal has come. Only a
+hint: a nudge that is lost, or one too many, costs at most the time of a wait.
 """
 
 import os
@@ -9,25 +9,25 @@ import select
 
 
 class Nudge:
-    """One for each worker; horses inherit it."""
+    """One pipe; both of its ends are inherited by forks, and never block."""
 
     def __init__(self) -> None:
-        self._read, self._write = os.pipe()
+        self._read, self.write_end = os.pipe()
         os.set_blocking(self._read, False)
-        os.set_blocking(self._write, False)
+        os.set_blocking(self.write_end, False)
         self._poll = select.poll()
         self._poll.register(self._read, select.POLLIN)
 
     def give(self) -> None:
         """Wake who waits, in whichever process."""
         try:
-            os.write(self._write, b"!")
+            os.write(self.write_end, b"!")
         except BlockingIOError:
             return  # there are thousands to be heard already
 
     def wait(self, seconds: float) -> bool:
         """Return after `seconds`, or with True as soon as a nudge has come since the last wait."""
-        if not self._poll.poll(seconds * 1000):
+        if not self._poll.poll(max(0.0, seconds) * 1000):
             return False
         try:
             while os.read(self._read, 512):

@@ -196,9 +196,8 @@ class Recorder:
         reply = self.patience(lambda: self._ledger.commit(self._claim.chunk, start, 0))
         if reply.status == "over" or reply.next != start:
             self._abandon("the chunk is somebody else's, or over")
-        elif reply.stop < self.stop_index:
-            self.stop_index = reply.stop
-            self._truncate()
+        else:
+            self._end_at(reply.stop)
 
     def _commit_all(self) -> None:
         self._pace.at(self.position)
@@ -250,9 +249,7 @@ class Recorder:
             gone = "the chunk is gone" if reply.state == "running" else f"the run is {reply.state or 'gone'}"
             self._abandon(gone)
             return
-        if reply.stop < self.stop_index:
-            self.stop_index = reply.stop
-            self._truncate()
+        self._end_at(reply.stop)
         if start < reply.next <= start + count:
             first, settled = self._committed, reply.next - start
             self._committed += settled
@@ -265,6 +262,11 @@ class Recorder:
             self._abandon("the rest of the chunk is somebody else's")
         if reply.paused:
             self.stop("paused")
+
+    def _end_at(self, stop: int) -> None:
+        if stop < self.stop_index:
+            self.stop_index = stop
+            self._truncate()
 
     def _abandon(self, reason: str) -> None:
         self._abandoned = True

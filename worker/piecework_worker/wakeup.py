@@ -1,12 +1,12 @@
 """Waiting that a signal ends: SIGTERM and SIGINT to stop, SIGCHLD when the horse has ended."""
 
-import contextlib
 import os
-import select
 import signal
 from collections.abc import Callable
 from types import FrameType
 from typing import Final, NoReturn
+
+from piecework_worker.nudge import Nudge
 
 STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -34,9 +34,7 @@ class Wakeup:
     """Signal handlers of the worker's main process, and waits that they end without a lock or a race."""
 
     def __init__(self, on_stop: Callable[[int], None]) -> None:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._read, False)
-        os.set_blocking(self._write, False)
+        self._nudge = Nudge()
         self._on_stop = on_stop
 
     def install(self) -> None:
@@ -44,7 +42,7 @@ class Wakeup:
         for number in STOPS:
             signal.signal(number, lambda received, _: self._on_stop(received))
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._nudge.write_end, warn_on_full_buffer=False)
 
     @staticmethod
     def uninstall_in_horse(on_stop: Callable[[], None]) -> None:
@@ -70,14 +68,8 @@ class Wakeup:
 
     def wake(self) -> None:
         """End a wait, from another thread."""
-        with contextlib.suppress(BlockingIOError):  # it is full of what will end the wait
-            os.write(self._write, b"!")
+        self._nudge.give()
 
     def wait(self, seconds: float) -> None:
         """Return after `seconds`, or as soon as a signal or a `wake` has come since the last wait."""
-        select.select([self._read], [], [], max(0.0, seconds))
-        try:
-            while os.read(self._read, 512):
-                pass
-        except BlockingIOError:
-            pass
+        self._nudge.wait(seconds)

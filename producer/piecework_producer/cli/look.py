@@ -3,8 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Annotated
 
 import msgspec
@@ -19,11 +18,11 @@ from piecework_producer.cli import options as o
 from piecework_producer.cli.display import display, duration, line
 from piecework_producer.cli.errors import plain, reporting, say
 from piecework_producer.cli.output import ResultsOutput, table
-from piecework_producer.cli.targets import Target, open_session, open_target
+from piecework_producer.cli.targets import Target, open_session, open_target, session_for
 from piecework_producer.launcher import Launch, LaunchState
 from piecework_producer.run import Run
 from piecework_producer.session import Session
-from piecework_producer.settings import ClusterSettings, ServerSettings, read
+from piecework_producer.settings import ClusterSettings, read
 
 OptionalRun = Annotated[
     str | None, typer.Argument(metavar="[RUN]", help="Id of the run; all if left out.", show_default=False)
@@ -56,11 +55,6 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: piecework wait nightly --timeout 3600")(wait)
     app.command(epilog="Example: piecework results nightly --follow > results.jsonl")(results)
     app.command(epilog="Example: piecework failures nightly --traceback")(failures)
-
-
-def session_for(redis: str | None, state_dir: Path | None) -> AbstractContextManager[Session]:
-    """The server that the options and the environment name."""
-    return open_session(read(ServerSettings, {"redis": redis, "state_dir": state_dir}))
 
 
 @reporting

@@ -10,8 +10,8 @@ from piecework_producer import quantities as q
 from piecework_producer import surroundings
 from piecework_producer.cli import options as o
 from piecework_producer.cli.errors import reporting, say
-from piecework_producer.cli.look import session_for
 from piecework_producer.cli.output import table, write_file
+from piecework_producer.cli.targets import session_for
 from piecework_producer.run import Run
 from piecework_producer.run_profile import RunProfile, profile_of
 

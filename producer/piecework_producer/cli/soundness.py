@@ -13,9 +13,8 @@ from piecework.repair import repair as repaired
 from piecework_producer.cli import options as o
 from piecework_producer.cli.errors import reporting, say
 from piecework_producer.cli.output import table
-from piecework_producer.cli.targets import open_session
+from piecework_producer.cli.targets import session_for
 from piecework_producer.pile import rq_job_template
-from piecework_producer.settings import ServerSettings, read
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would be done.")]
 
@@ -30,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def audit(run: o.RunArgument, output: o.Output = "table", redis: o.Redis = None, state_dir: o.StateDir = None) -> None:
     """Recompute a run from its results, and say whether its ledger is sound; exit code 1 if not."""
     o.checked_output(output)
-    with open_session(read(ServerSettings, {"redis": redis, "state_dir": state_dir})) as session:
+    with session_for(redis, state_dir) as session:
         found = session.lasting(lambda: audited(Ledger(session.client, run)))
     if output == "json":
         print(json.dumps(_record(found)))
@@ -50,7 +49,7 @@ def repair(
 ) -> None:
     """Put back what an audit finds wrong with a run, at work or over; exit code 1 if something is left."""
     o.checked_output(output)
-    with open_session(read(ServerSettings, {"redis": redis, "state_dir": state_dir})) as session:
+    with session_for(redis, state_dir) as session:
         ledger = Ledger(session.client, run)
         if dry_run:
             found = session.lasting(lambda: audited(ledger))

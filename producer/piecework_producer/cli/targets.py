@@ -5,8 +5,9 @@ fixed-count Jobs, and for who has no Redis at hand.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -66,6 +67,11 @@ def open_session(settings: ServerSettings, patience: float = 60.0) -> Iterator[S
         Session(forward.redis_url, settings.state_dir, patience, say) as session,
     ):
         yield session
+
+
+def session_for(redis: str | None, state_dir: Path | None) -> AbstractContextManager[Session]:
+    """The server that the options and the environment name."""
+    return open_session(read(ServerSettings, {"redis": redis, "state_dir": state_dir}))
 
 
 def refuse_embedded(settings: ServerSettings) -> None:
