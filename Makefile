@@ -15,13 +15,15 @@ PARALLELISM ?= 2
 TEST_PROCESSES ?= 4
 PYTEST_ARGS ?=
 BENCH_ARGS ?= --short
+MINUTES ?= 5
+CHAOS_ARGS ?=
 
 UV_COMPILE = $(BIN)/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--default-index https://pypi.org/simple --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lint format types test bench k8s-validate image lock clean
+.PHONY: help setup run lint format types test chaos bench k8s-validate image lock clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -60,6 +62,9 @@ types: setup ## check types
 test: setup ## run the tests that need no cluster, on TEST_PROCESSES (4) processes
 	@# Hundreds of processes start: let Python keep what it has compiled.
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
+
+chaos: setup ## play seeded faults for MINUTES (5); CHAOS_ARGS='--seed 7' plays the same ones again
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.chaos.driver --minutes $(MINUTES) $(CHAOS_ARGS)
 
 k8s-validate: setup ## check k8s/ and every manifest that the code makes, for three Kubernetes versions
 	$(BIN)/python -m k8s.validate

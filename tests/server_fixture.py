@@ -6,6 +6,7 @@ removes. A test run that is itself killed leaves the server and the directory be
 
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -31,6 +32,13 @@ def eventually(predicate: Callable[[], T], timeout: float = 30.0, message: objec
             raise AssertionError(f"not within {timeout:g} s: {message or predicate}")
         time.sleep(0.01)
     return answer
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 at which nobody listened just now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 class ServerProcess:
@@ -103,6 +111,7 @@ class ServerProcess:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                restore_signals=False,  # Python ignores SIGXFSZ: a file that may not grow is a full disk then
             )
         try:
             eventually(lambda: self._is_up(process), message="the server is up")

@@ -121,6 +121,11 @@ class Pile:
             left = [key for key in self.client.scan_iter() if self.run.encode() in key and not self.temporary(key)]
             assert left == []
 
+    def move_to(self, server: ServerProcess) -> None:
+        """Look at the run, and begin workers, on another server from now on."""
+        self.server, self.client = server, server.client()
+        self.ledger = Ledger(self.client, self.run)
+
     def temporary(self, key: bytes) -> bool:
         """Whether it is one of RQ's keys that a killed worker leaves behind, with a time to live."""
         return b":execution" in key and self.client.ttl(key) > 0
@@ -152,6 +157,10 @@ class Pile:
         if seal:
             self.ledger.seal(total, budget)
         return self
+
+    def find(self) -> None:
+        """Take up a run that somebody else has submitted."""
+        self._spec = self.ledger.spec()
 
     def job(self, chunk: int) -> Job:
         """The RQ job that delivers a chunk."""
@@ -272,3 +281,14 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def marked(mark: str) -> list[int]:
+    """Pids of the processes, without this one, that have `NAME=value` in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        pid = int(path.parent.name)
+        with contextlib.suppress(OSError):
+            if pid != os.getpid() and mark.encode() in path.read_bytes().split(b"\0") and alive(pid):
+                found.append(pid)
+    return found

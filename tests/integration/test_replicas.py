@@ -1,7 +1,6 @@
 """`--wait-replicas` with a server and a replica of it: nothing counts that the replica has not got."""
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import redis
 from piecework.ledger import Ledger
 from piecework.replicas import Replicas
 from piecework.states import State
-from tests.server_fixture import ServerProcess, eventually
+from tests.server_fixture import ServerProcess, eventually, free_port
 from tests.worker_fixture import Pile, squares
 
 WAITING = ("--wait-replicas", "1")
@@ -26,15 +25,9 @@ class Pair(NamedTuple):
         return bool(self.primary.client().info("replication").get("slave0", {}).get("state") == "online")
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def both() -> Iterator[Pair]:
-    port = str(_free_port())
+    port = str(free_port())
     with (
         ServerProcess("--port", port, "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0") as primary,
         ServerProcess("--replicaof", f"127.0.0.1 {port}") as replica,

@@ -1,0 +1,40 @@
+"""The handlers of the chaos tests: squares, with what `CHAOS_WORK` (JSON) says that goes wrong at which item."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import piecework
+
+WORK: dict[str, Any] = json.loads(os.environ.get("CHAOS_WORK", "{}"))
+
+
+def seconds(item: int) -> float:
+    """Some items take nine times as long as others."""
+    return float(WORK["seconds"]) * (0.2 + 1.6 * (item * 37 % 10) / 9)
+
+
+def _end(item: int, attempt: int) -> int:
+    if item in WORK["poison"]:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item in WORK["failing"] or (item in WORK["flaky"] and attempt == 1):
+        raise ValueError(f"{item} is a bad one")
+    return item * item
+
+
+def one(item: int) -> int:
+    time.sleep(seconds(item))
+    return _end(item, piecework.current().attempt)
+
+
+def many(items: list[int]) -> list[int]:
+    return [one(item) for item in items]
+
+
+async def awaited(item: int) -> int:
+    attempt = piecework.current().attempt
+    await asyncio.sleep(seconds(item))
+    return _end(item, attempt)

@@ -1,0 +1,130 @@
+"""What happens to who submits and launches: killed at any moment and at each call, and two of them at once."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.chaos import handlers
+from tests.chaos.oracle import examine
+from tests.chaos.stage import SITE, Stage
+from tests.cli_fixture import Command, Machine
+from tests.server_fixture import eventually
+from tests.worker_fixture import ROOT
+
+CALLS = ("open", "fill", "cut", "seal", "hmget", "hget", "info", "status")
+
+
+def submitting(stage: Stage, handler: str) -> list[str]:
+    """The arguments that submit the stage's work; the items come from a file, if it is no range."""
+    work = stage.work
+    arguments = [handler, "--run", stage.pile.run, "--chunk-size", str(work.chunk), "--crash-limit", "6"]
+    arguments += ["--retries", "1"] * bool(work.flaky) + ["--batch"] * handler.endswith("many")
+    if work.values is None:
+        return [*arguments, "--range", f"0:{work.total}"]
+    file = stage.directory / "items.jsonl"
+    file.write_text("".join(f"{json.dumps(value)}\n" for value in work.values))
+    return [*arguments, "--jsonl", str(file)]
+
+
+def producers_that_die(stage: Stage) -> None:
+    """One or two producers of one run at once, which die at some call, until one of them gets to the end."""
+    arguments = ["submit", *submitting(stage, stage.work.handler), "--redis", stage.server.url]
+    fates: list[str] = []
+    for number in range(stage.faults):
+        when, call = stage.rng.choice(["before", "after"]), stage.rng.choice(CALLS)
+        token = stage.directory / f"token-{number}"
+        token.touch()
+        fates.append(f"{when}:{call}:{stage.rng.choice([1, 1, 2])}:SIGKILL:main:{token}")
+    with (stage.directory / "submit").open("wb") as output:
+
+        def start(*fate: str) -> "subprocess.Popen[bytes]":
+            environ = {**os.environ, **stage.environ(), "PYTHONPATH": str(SITE), "CHAOS_FAULTS": ";".join(fate)}
+            command = [sys.executable, "-m", "piecework_producer.cli", *arguments]
+            if not fate:
+                del environ["CHAOS_FAULTS"]
+            return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
+
+        while fates:
+            together = [start(fates.pop()) for _ in range(min(len(fates), stage.rng.choice([1, 2])))]
+            codes = [each.wait(30) for each in together]
+            stage.injected += codes.count(-signal.SIGKILL)
+        for code in [each.wait(30) for each in [start(), start()]]:
+            if code:
+                stage.problems.append(f"a producer that was not killed ended with exit code {code}")
+    stage.pile.find()
+    stage.play([])
+
+
+def launchers_that_die(stage: Stage) -> None:
+    """`piecework run` on the embedded server: it, its workers, its server or all of it are killed, and it goes on."""
+    home = stage.directory / "machine"
+    home.mkdir()
+    with Machine(home) as machine:
+        machine.environ |= stage.environ()
+        shutil.copy(Path(handlers.__file__), machine.home / "squares.py")
+        kind = stage.work.handler.partition(":")[2]
+        arguments = ["run", *submitting(stage, f"squares:{kind}"), "--lease", "1", "--grace", "2"]
+        command = machine.start(*arguments)
+        for number in range(stage.faults):
+            needed = stage.work.total * number // (stage.faults + 1)
+            eventually(lambda: command.process.poll() is not None or _recorded(machine, stage) >= needed, 60.0)  # noqa: B023
+            if command.process.poll() is not None:
+                break
+            before = _recorded(machine, stage)
+            stage.rng.choice(FAULTS)(machine, command)
+            stage.injected += 1
+            if (after := _recorded(machine, stage)) < before:
+                stage.problems.append(f"{before} items were recorded, and then {after}")
+            if command.process.poll() is not None:
+                command = machine.start(*arguments)
+        ended = command.ended(60)
+        while ended.code not in (0, 1):  # the fault before has ended it just now
+            if ended.code not in (-signal.SIGKILL, 130):
+                stage.problems.append(f"the command ended with exit code {ended.code}: {ended.err[-500:]}")
+                break
+            ended = machine.run(*arguments, within=60)
+        told = [(line["index"], line.get("result")) for line in ended.lines]
+        if told != [(index, stage.work.expected(index)) for index in range(stage.work.total)]:
+            stage.problems.append(f"the command told something else than the results: {ended.out[-500:]}")
+        with machine.client() as client:
+            stage.examined = examine(client, stage.pile.run, stage.work)
+
+
+def _recorded(machine: Machine, stage: Stage) -> int:
+    """How many items are recorded; -1: there is no such run yet."""
+    ended = machine.ask("status", stage.pile.run, "--output", "json")
+    status = json.loads(ended.out) if ended.code == 0 else {"done": -1, "failed": 0}
+    return int(status["done"] + status["failed"])
+
+
+def _command(machine: Machine, command: Command) -> None:
+    command.send(signal.SIGKILL)
+    command.ended()
+
+
+def _everything(machine: Machine, command: Command) -> None:
+    machine.kill_everything()
+    command.ended()
+
+
+def _stopped(machine: Machine, command: Command) -> None:
+    command.ctrl_c()
+    command.ended()
+
+
+def _worker(machine: Machine, command: Command) -> None:
+    for pid in machine.workers()[:1]:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _server(machine: Machine, command: Command) -> None:
+    for pid in machine.server():
+        os.kill(pid, signal.SIGKILL)
+
+
+FAULTS: tuple[Callable[[Machine, Command], None], ...] = (_command, _everything, _stopped, _worker, _server)

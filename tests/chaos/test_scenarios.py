@@ -1,0 +1,31 @@
+"""The short form of the chaos suite: each class of scenarios once, small; `make chaos` plays them for longer.
+
+`CHAOS_SEED=…` plays other ones; a failure names the seed.
+"""
+
+import os
+
+import pytest
+
+from tests.chaos.mutations import MUTATIONS
+from tests.chaos.scenarios import SCENARIOS, play
+from tests.worker_fixture import ROOT
+
+SEED = int(os.environ.get("CHAOS_SEED", "1"))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_nothing_is_lost_and_nothing_is_there_twice(name: str) -> None:
+    played = play(name, SEED, small=True)
+    assert played.sound, (
+        f"python -m tests.chaos.driver --only '{name}' --seed {SEED} --scenarios 1 --small; "
+        f"logs: {played.directory}; {played.examined.problems}\n{played.trouble}"
+    )
+    assert played.examined.items >= 40
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_each_class_has_a_protection_that_can_be_taken_out(name: str) -> None:
+    mutation = MUTATIONS[name]
+    assert (ROOT / mutation.file).read_text().count(mutation.line) == 1
+    assert mutation.line != mutation.without
