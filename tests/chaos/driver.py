@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 
@@ -29,7 +30,9 @@ def main() -> int:
         _tell(each)
         if options.until_unsound and not each.sound:
             return 1
-    print(f"\n{table(played)}\n\nseed {options.seed}, {len(played)} scenarios", flush=True)
+    places = sorted(Counter(place for each in played for place in each.died_at).items())
+    print(f"\n{table(played)}\n\nseed {options.seed}, {len(played)} scenarios")
+    print(f"died at calls: {', '.join(f'{place} {count}' for place, count in places) or 'none'}", flush=True)
     return 0 if all(each.sound for each in played) else 1
 
 
@@ -66,7 +69,7 @@ def _play_all(options: argparse.Namespace) -> Iterator[Played]:
 
 def _tell(played: Played) -> None:
     found = played.examined
-    counts = f"{found.items} items, {played.injected} faults, {found.duplicates} duplicates"
+    counts = f"{found.items} items, {played.faults} faults, {found.duplicates} duplicates"
     print(f"{played.seed} {played.name}: {counts}, {played.seconds:.1f} s", flush=True)
     if not played.sound:
         small = " --small" if "--small" in sys.argv else ""
@@ -88,7 +91,7 @@ def table(played: Iterable[Played]) -> str:
         lines.append(_row((
             name,
             len(group),
-            sum(each.injected for each in group),
+            sum(each.faults for each in group),
             sum(each.items for each in found),
             sum(each.duplicates for each in found),
             sum(each.lost for each in found),

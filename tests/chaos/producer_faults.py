@@ -6,17 +6,19 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from piecework.states import State
 from tests.chaos import handlers
 from tests.chaos.oracle import examine
-from tests.chaos.stage import SITE, Stage
+from tests.chaos.stage import Stage
 from tests.cli_fixture import Command, Machine
 from tests.server_fixture import eventually
 from tests.worker_fixture import ROOT
 
 CALLS = ("open", "fill", "cut", "seal", "hmget", "hget", "info", "status")
+LAUNCHER_CALLS = (*CALLS, "note", "reap", "tend", "claim", "xrange", "xread", "pipeline")
 
 
 def submitting(stage: Stage, handler: str) -> list[str]:
@@ -34,26 +36,18 @@ def submitting(stage: Stage, handler: str) -> list[str]:
 def producers_that_die(stage: Stage) -> None:
     """One or two producers of one run at once, which die at some call, until one of them gets to the end."""
     arguments = ["submit", *submitting(stage, stage.work.handler), "--redis", stage.server.url]
-    fates: list[str] = []
-    for number in range(stage.faults):
-        when, call = stage.rng.choice(["before", "after"]), stage.rng.choice(CALLS)
-        token = stage.directory / f"token-{number}"
-        token.touch()
-        fates.append(f"{when}:{call}:{stage.rng.choice([1, 1, 2])}:SIGKILL:main:{token}")
     with (stage.directory / "submit").open("wb") as output:
 
-        def start(*fate: str) -> "subprocess.Popen[bytes]":
-            environ = {**os.environ, **stage.environ(), "PYTHONPATH": str(SITE), "CHAOS_FAULTS": ";".join(fate)}
+        def start(fate: dict[str, str]) -> "subprocess.Popen[bytes]":
+            environ = {**os.environ, **stage.environ(), **fate}
             command = [sys.executable, "-m", "piecework_producer.cli", *arguments]
-            if not fate:
-                del environ["CHAOS_FAULTS"]
             return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
 
-        while fates:
-            together = [start(fates.pop()) for _ in range(min(len(fates), stage.rng.choice([1, 2])))]
-            codes = [each.wait(30) for each in together]
-            stage.injected += codes.count(-signal.SIGKILL)
-        for code in [each.wait(30) for each in [start(), start()]]:
+        for _ in range(stage.faults):
+            together = [start(stage.dying_at(_place(stage, CALLS))) for _ in range(stage.rng.choice([1, 2]))]
+            for each in together:
+                each.wait(30)
+        for code in [each.wait(30) for each in [start({}), start({})]]:
             if code:
                 stage.problems.append(f"a producer that was not killed ended with exit code {code}")
     stage.pile.find()
@@ -65,34 +59,51 @@ def launchers_that_die(stage: Stage) -> None:
     home = stage.directory / "machine"
     home.mkdir()
     with Machine(home) as machine:
-        machine.environ |= stage.environ()
         shutil.copy(Path(handlers.__file__), machine.home / "squares.py")
         kind = stage.work.handler.partition(":")[2]
         arguments = ["run", *submitting(stage, f"squares:{kind}"), "--lease", "1", "--grace", "2"]
-        command = machine.start(*arguments)
+        machine.environ |= stage.environ()
+        command = _launch(stage, machine, arguments)
         for number in range(stage.faults):
             needed = stage.work.total * number // (stage.faults + 1)
-            eventually(lambda: command.process.poll() is not None or _recorded(machine, stage) >= needed, 60.0)  # noqa: B023
-            if command.process.poll() is not None:
-                break
+            eventually(lambda: _has_ended(command) or _recorded(machine, stage) >= needed, 60.0)  # noqa: B023
             before = _recorded(machine, stage)
-            stage.rng.choice(FAULTS)(machine, command)
-            stage.injected += 1
+            if not _has_ended(command):
+                stage.rng.choice(FAULTS)(machine, command)
+                stage.happened += 1
             if (after := _recorded(machine, stage)) < before:
                 stage.problems.append(f"{before} items were recorded, and then {after}")
-            if command.process.poll() is not None:
-                command = machine.start(*arguments)
+            if _has_ended(command):
+                command = _launch(stage, machine, arguments)
         ended = command.ended(60)
-        while ended.code not in (0, 1):  # the fault before has ended it just now
-            if ended.code not in (-signal.SIGKILL, 130):
-                stage.problems.append(f"the command ended with exit code {ended.code}: {ended.err[-500:]}")
-                break
+        if ended.code in (-signal.SIGKILL, 130):
             ended = machine.run(*arguments, within=60)
         told = [(line["index"], line.get("result")) for line in ended.lines]
-        if told != [(index, stage.work.expected(index)) for index in range(stage.work.total)]:
+        if ended.code != (0 if stage.work.verdict is State.SUCCEEDED else 1):
+            stage.problems.append(f"the command ended with exit code {ended.code}: {ended.err[-500:]}")
+        elif told != [(index, stage.work.expected(index)) for index in range(stage.work.total)]:
             stage.problems.append(f"the command told something else than the results: {ended.out[-500:]}")
         with machine.client() as client:
             stage.examined = examine(client, stage.pile.run, stage.work)
+
+
+def _launch(stage: Stage, machine: Machine, arguments: list[str]) -> Command:
+    """Start the command; it, or one of its workers, may die at a call."""
+    before = dict(machine.environ)
+    machine.environ |= stage.dying_at(_place(stage, LAUNCHER_CALLS)) if stage.rng.random() < 0.5 else {}
+    command = machine.start(*arguments)
+    machine.environ = before
+    return command
+
+
+def _place(stage: Stage, calls: Sequence[str]) -> str:
+    return (
+        f"{stage.rng.choice(['before', 'after'])}:{stage.rng.choice(calls)}:{stage.rng.choice([1, 1, 2])}:SIGKILL:main"
+    )
+
+
+def _has_ended(command: Command) -> bool:
+    return command.process.poll() is not None
 
 
 def _recorded(machine: Machine, stage: Stage) -> int:

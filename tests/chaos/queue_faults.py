@@ -37,7 +37,7 @@ def reorder(stage: Stage) -> None:
 def foreign_jobs(stage: Stage) -> None:
     """Jobs of somebody else: of another function, pickled, without a hash, with one that is none, of other chunks."""
     client, queue = stage.pile.client, stage.ledger.keys.queue
-    plain = Job.create("os.getcwd", id=f"foreign-{stage.injected}", connection=client, origin=queue)
+    plain = Job.create("os.getcwd", id=f"foreign-{stage.happened}", connection=client, origin=queue)
     plain.save()
     client.hset("rq:job:foreign-pickle", mapping={"data": FOREIGN, "created_at": "2024-01-01T00:00:00Z"})
     client.set("rq:job:foreign-string", "x")

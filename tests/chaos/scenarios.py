@@ -33,9 +33,8 @@ def drawing(*faults: Play) -> Play:
 def dying_at_calls(stage: Stage) -> None:
     """Workers die at the calls that they send."""
     stage.work.submit(stage.pile)
-    died = workers.arm_fault_points(stage)
+    workers.arm_fault_points(stage)
     stage.play([])
-    stage.injected = died()
 
 
 def with_wrong_clocks(stage: Stage) -> None:
@@ -92,7 +91,9 @@ class Played:
     name: str
     seed: int
     seconds: float
-    injected: int = 0
+    faults: int = 0
+    died_at: tuple[str, ...] = ()
+    """At which calls processes died."""
     examined: Examined = field(default_factory=Examined)
     trouble: str = ""
     """A traceback, if it did not come to its end."""
@@ -107,17 +108,19 @@ class Played:
 def play(name: str, seed: int, *, small: bool = False) -> Played:
     """Play the scenario of a class and a seed. What a server and workers wrote is kept if something is wrong."""
     directory, begun = Path(tempfile.mkdtemp(prefix="chaos-")), time.monotonic()
-    injected, examined, trouble = 0, Examined(), ""
+    faults, examined, trouble = 0, Examined(), ""
+    died_at: tuple[str, ...] = ()
     try:
         with Stage(f"{name} {seed}", directory, small=small) as stage:
             try:
                 SCENARIOS[name](stage)
                 examined = stage.examine()
             finally:
-                injected = stage.injected
+                died_at = tuple(stage.died_at)
+                faults = stage.happened + len(died_at)
     except Exception:
         trouble = traceback.format_exc()
-    played = Played(name, seed, time.monotonic() - begun, injected, examined, trouble, directory)
+    played = Played(name, seed, time.monotonic() - begun, faults, died_at, examined, trouble, directory)
     if played.sound:
         shutil.rmtree(directory, ignore_errors=True)
     return played

@@ -39,9 +39,10 @@ class Stage:
         self.rng = random.Random(seed)
         self.directory = directory
         self.work = Work.draw(self.rng, small)
-        self.faults = self.rng.randint(1, 3) if small else self.rng.randint(2, 6)
+        self.faults = self.rng.randint(1, 2) if small else self.rng.randint(2, 6)
         """How many faults there are to be."""
-        self.injected = 0
+        self.happened = 0
+        """How many faults there were, without those at calls."""
         self.environs: list[Callable[[], dict[str, str]]] = []
         """What a worker's environment has on top."""
         self.problems: list[str] = []
@@ -51,6 +52,7 @@ class Stage:
         self.forgets = False
         """Whether the server has lost what it had acknowledged."""
         self._mark = f"CHAOS_STAGE={uuid.uuid4().hex}"
+        self._tokens = 0
         self._due: list[tuple[float, Callable[[], object]]] = []
         self._ends = contextlib.ExitStack()
         self.port = free_port()
@@ -126,17 +128,32 @@ class Stage:
 
     # --- what happens
 
+    def dying_at(self, place: str) -> dict[str, str]:
+        """What the environment of a process has that is to die at a place: `after:commit:2:SIGKILL:horse`, say.
+
+        Several, with `;`: at the first that is reached.
+        """
+        self._tokens += 1
+        token = self.directory / f"token-{self._tokens}"
+        token.touch()
+        return {"PYTHONPATH": str(SITE), "CHAOS_FAULTS": ";".join(f"{each}:{token}" for each in place.split(";"))}
+
+    @property
+    def died_at(self) -> list[str]:
+        """Where processes did: `after commit`, say."""
+        return [token.name.partition(" ")[2] for token in self.directory.glob("token-* *")]
+
     def after(self, seconds: float, action: Callable[[], object]) -> None:
         """Do this so many seconds from now."""
         self._due.append((time.monotonic() + seconds, action))
 
-    def play(self, faults: Sequence[Callable[["Stage"], None]], workers: int = 0) -> None:
+    def play(self, faults: Sequence[Callable[["Stage"], None]]) -> None:
         """Start workers, let each fault happen when its share of the items is recorded, and wait for the end."""
-        self.crew = Crew(workers or self.rng.choice([2, 2, 3]), self._start, self.rng)
+        self.crew = Crew(self.rng.choice([2, 2, 3]), self._start, self.rng)
         share = self.work.total / (len(faults) + 1)
         for number, fault in enumerate(faults):
             self._until(lambda needed=number * share: self._has_recorded(needed))  # type: ignore[misc]
-            self.injected += 1
+            self.happened += 1
             fault(self)
         self._until(lambda: not self._due and self.is_over() is True, _ENDS_WITHIN_SECONDS, "the run ends")
         self._until(lambda: not self.crew.running, _LEAVES_WITHIN_SECONDS, "the workers leave by themselves")

@@ -49,7 +49,7 @@ class Work:
             total=total,
             chunk=rng.choice([3, 10, max(1, total // 8), max(1, total // 3), total]),
             handler=f"{SQUARES}:{kind}",
-            seconds=rng.uniform(1.0, 2.0 if small else 6.0) / total,
+            seconds=(rng.uniform(0.5, 1.0) if small else rng.uniform(1.0, 6.0)) / total,
             options=tuple(options),
             url_options=rng.choice(["", "?socket_timeout=1"]),
             values=values,

@@ -3,9 +3,8 @@
 import contextlib
 import os
 import signal
-from collections.abc import Callable
 
-from tests.chaos.stage import SITE, Stage
+from tests.chaos.stage import Stage
 from tests.chaos.work import LEASE_SECONDS
 from tests.worker_fixture import children, descendants
 
@@ -57,27 +56,15 @@ def sigterm_storm(stage: Stage) -> None:
                     os.kill(pid, number)
 
 
-def arm_fault_points(stage: Stage) -> Callable[[], int]:
-    """Each worker that starts from now on dies at one of some calls; the returned tells how many did."""
-    tokens = stage.directory / "tokens"
-    tokens.mkdir()
-    armed = 0
-
-    def left() -> int:
-        return len(list(tokens.iterdir()))
+def arm_fault_points(stage: Stage) -> None:
+    """Each worker that starts from now on dies at one of some calls, until there were enough."""
 
     def arm() -> dict[str, str]:
-        nonlocal armed
-        if armed - left() >= stage.faults:
+        if len(stage.died_at) >= stage.faults:
             return {}
-        token = tokens / f"{armed}"
-        token.touch()
-        armed += 1
-        places = ";".join(f"{_place(stage)}:{token}" for _ in range(_PLACES))
-        return {"PYTHONPATH": str(SITE), "CHAOS_FAULTS": places}
+        return stage.dying_at(";".join(_place(stage) for _ in range(_PLACES)))
 
     stage.environs.append(arm)
-    return lambda: armed - left()
 
 
 def _place(stage: Stage) -> str:

@@ -3,7 +3,7 @@
 - `CHAOS_FAULTS`: `when:call:number:signal:role:token`, several with `;`. When the process makes that call for the
   number-th time, it sends itself the signal: `before` it sends anything, or `after` the reply has come. A call is a
   transition of the ledger (`commit`), another Redis command (`blmove`) or `pipeline`; the role is `main`, or `horse`
-  for a fork. The token is a file: whoever removes it may do it, so that each happens once.
+  for a fork. The token is a file: whoever renames it may do it, so that each happens once, and tells where.
 - `CHAOS_CLOCK`: a file with the seconds by which this machine's clock is wrong.
 - `CHAOS_CONTRACT`: another version of the contract.
 """
@@ -35,7 +35,7 @@ def _fault_points(faults: list[list[str]]) -> None:
         for fault in faults:
             if fault[:3] == [when, call, str(made[call])] and fault[4] == role:
                 try:
-                    Path(fault[5]).unlink()
+                    Path(fault[5]).rename(f"{fault[5]} {when} {call}")
                 except FileNotFoundError:
                     continue
                 os.kill(os.getpid(), signal.Signals[fault[3]])
