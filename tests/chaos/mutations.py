@@ -163,8 +163,8 @@ def _try(name: str) -> str | None:
         seed = lines[at - 1].partition(" ")[0]
         problem = next((line.strip() for line in lines[at + 2 :] if line.strip()), "")
         if problem.startswith("Traceback"):
-            problem = [line.strip() for line in lines[at:] if "AssertionError" in line or "Error:" in line][-1]
-        return f"seed {seed}: {problem[:160]}"
+            problem = [line.strip() for line in lines[at:] if "Error:" in line][-1]
+        return f"seed {seed}: {problem[:120]}"
 
 
 if __name__ == "__main__":

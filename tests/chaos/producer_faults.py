@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -128,6 +129,14 @@ def _stopped(machine: Machine, command: Command) -> None:
     command.ended()
 
 
+def _suspended(machine: Machine, command: Command) -> None:
+    """It is stopped for longer than the leases of its workers, who go on."""
+    command.send(signal.SIGSTOP)
+    since = time.monotonic()
+    eventually(lambda: time.monotonic() - since > 1.5)
+    command.send(signal.SIGCONT)
+
+
 def _worker(machine: Machine, command: Command) -> None:
     for pid in machine.workers()[:1]:
         os.kill(pid, signal.SIGKILL)
@@ -138,4 +147,4 @@ def _server(machine: Machine, command: Command) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-FAULTS: tuple[Callable[[Machine, Command], None], ...] = (_command, _everything, _stopped, _worker, _server)
+FAULTS: tuple[Callable[[Machine, Command], None], ...] = (_command, _everything, _stopped, _suspended, _worker, _server)

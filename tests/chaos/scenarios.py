@@ -115,11 +115,14 @@ def play(name: str, seed: int, *, small: bool = False) -> Played:
             try:
                 SCENARIOS[name](stage)
                 examined = stage.examine()
+            except AssertionError:
+                trouble = "".join(f"{line}\n" for line in stage.why())
+                raise
             finally:
                 died_at = tuple(stage.died_at)
                 faults = stage.happened + len(died_at)
     except Exception:
-        trouble = traceback.format_exc()
+        trouble += traceback.format_exc()
     played = Played(name, seed, time.monotonic() - begun, faults, died_at, examined, trouble, directory)
     if played.sound:
         shutil.rmtree(directory, ignore_errors=True)

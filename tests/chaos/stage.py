@@ -17,6 +17,7 @@ from typing import Self
 
 from redis.exceptions import RedisError
 
+from piecework.audit import audit
 from piecework.errors import PieceworkError
 from piecework.ledger import Ledger
 from tests.chaos.crew import Crew
@@ -183,6 +184,13 @@ class Stage:
         eventually(look, within, message)
 
     # --- what is found
+
+    def why(self) -> list[str]:
+        """What may be the reason that the run does not end, as far as anybody can tell."""
+        told = self.crew.problems + self.problems
+        with contextlib.suppress(RedisError, PieceworkError):
+            told += [f"audit: {finding.text}" for finding in audit(self.ledger).findings]
+        return told
 
     def examine(self) -> Examined:
         """What the oracles say of the run, and of what is left of its processes."""
