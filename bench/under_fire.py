@@ -173,10 +173,10 @@ def attack(
     spare = round((every + 2) * WORKERS / ITEM_SECONDS)
     begun: tuple[float, int] | None = None
     stopped: tuple[float, int] | None = None
-    due, target = 0.0, next(targets)
+    started, due, target = time.time(), 0.0, next(targets)
     while process.poll() is None:
         watch.read()
-        now, (last, recorded) = time.time(), (watch.progress or [(0.0, 0)])[-1]
+        now, (last, recorded) = time.time(), (watch.progress or [(started, 0)])[-1]
         if begun is None and len(watch.recoveries.places) == WORKERS:
             begun, due = (last, recorded), now
         elif begun and stopped is None and items - recorded <= spare:
@@ -186,7 +186,7 @@ def attack(
             if kill is not None:
                 watch.killed(kill)
                 due, target = due + every, next(targets)
-        if last and now - last > _SILENT_SECONDS:
+        if now - last > _SILENT_SECONDS:
             raise SystemExit(f"nothing was recorded for {_SILENT_SECONDS:g} s; {_said(state)}")
         time.sleep(_LOOK_SECONDS)
     watch.read()
@@ -223,6 +223,8 @@ def remark(name: str, fired: Fired) -> str:
     """What counts besides the figures."""
     kinds = Counter(kill.kind for kill in fired.kills)
     kills = ", ".join(f"{count} of a {kind}" for kind, count in kinds.most_common()) or "none"
+    pending = sum(kill.over is None for kill in fired.kills)
+    kills += f" ({pending} not over when the run was)" if pending else ""
     return (
         f"{name}: kills in {fired.seconds:.0f} s: {kills}; lost {fired.lost}, doubled {fired.doubled}, refused "
         f"{fired.duplicates}; exit code {fired.code}, audit clean"
