@@ -31,6 +31,12 @@ def sleep_10_ms(item: int) -> int:
     return item
 
 
+def sleep_20_ms(item: int) -> int:
+    """20 ms."""
+    time.sleep(0.02)
+    return item
+
+
 def sleep_50_ms(item: int) -> int:
     """50 ms."""
     time.sleep(0.05)

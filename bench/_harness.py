@@ -52,6 +52,7 @@ class Table:
     unit: str
     figures: Mapping[str, Sequence[float]]
     subject: str = "piecework"
+    """Who is compared with the others; "" if nobody is."""
     more_is_better: bool = True
     claims: Sequence[Claim] = ()
 
@@ -67,7 +68,8 @@ class Table:
         lines = [f"{self.title} ({self.unit}; {better})"]
         for name, values in self.figures.items():
             spread = f"{_figure(min(values))} to {_figure(max(values))}, n={len(values)}"
-            ratio = f"{self.subject}/this {medians[self.subject] / medians[name]:.3g}" if name != self.subject else ""
+            compared = self.subject not in ("", name)
+            ratio = f"{self.subject}/this {medians[self.subject] / medians[name]:.3g}" if compared else ""
             lines.append(f"  {name:<{width}}  median {_figure(medians[name]):>10}  ({spread})  {ratio}".rstrip())
         for words, reached, enough in self.verdicts():
             lines.append(f"  {'claim' if enough else 'CLAIM NOT REACHED'}: {words}: reached {reached:.3g}")
@@ -91,12 +93,17 @@ class Table:
         }  # fmt: skip
 
 
-def arguments(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """`--short` (what `make bench` runs), `--repetitions`, `--json FILE`."""
+def arguments(
+    description: str,
+    argv: Sequence[str] | None = None,
+    also: Callable[[argparse.ArgumentParser], object] = lambda parser: None,
+) -> argparse.Namespace:
+    """`--short` (what `make bench` runs), `--repetitions`, `--json FILE`; `also` adds a script's own."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="fewer items, fewer repetitions: to see that it works")
     parser.add_argument("--repetitions", type=int, help="default: 5; 1 to 5, as it takes long, with --short")
     parser.add_argument("--json", type=Path, help="where the figures go (default: build/bench/NAME.json)")
+    also(parser)
     return parser.parse_args(argv)
 
 

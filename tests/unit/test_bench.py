@@ -38,6 +38,19 @@ def test_a_claim_without_rivals_is_about_the_figure() -> None:
     assert Table("t", "bytes", RATES, claims=claims).verdicts() == [("at most 19.9", 20.0, False)]
 
 
+def test_a_table_may_compare_nobody() -> None:
+    table = Table("t", "seconds", {"a": [1.0], "b": [2.0]}, subject="", more_is_better=False)
+    assert [line.strip() for line in table.lines()[1:]] == [
+        "a  median          1  (1 to 1, n=1)",
+        "b  median          2  (2 to 2, n=1)",
+    ]
+
+
+def test_a_script_may_have_options_of_its_own() -> None:
+    options = arguments("", ["--seed", "3"], also=lambda parser: parser.add_argument("--seed", type=int))
+    assert (options.seed, options.short) == (3, False)
+
+
 def test_systems_take_turns_and_all_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     order: list[str] = []
 
