@@ -11,6 +11,16 @@ FOREIGN = b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x04true\x94\
 """A pickle that would start a command."""
 
 
+_WHILE_IT_RUNS = """
+if redis.call('HGET', KEYS[1], 'state') == 'running' then redis.call(ARGV[1], KEYS[2], ARGV[2]) end
+"""
+"""What is pushed when the run is over, nobody removes."""
+
+
+def _push(stage: Stage, command: str, job: str | bytes) -> None:
+    stage.pile.client.eval(_WHILE_IT_RUNS, 2, stage.ledger.keys.run, stage.ledger.keys.queue, command, job)
+
+
 def deliver_twice(stage: Stage) -> None:
     """Each job that is on the queue again, and some that have been delivered."""
     client, keys = stage.pile.client, stage.ledger.keys
@@ -19,7 +29,7 @@ def deliver_twice(stage: Stage) -> None:
     for job in again:
         client.copy(keys.template, f"rq:job:{job.decode()}")
         client.expire(f"rq:job:{job.decode()}", 3600)
-        client.rpush(keys.queue, job)
+        _push(stage, "RPUSH", job)
 
 
 def reorder(stage: Stage) -> None:
@@ -27,11 +37,9 @@ def reorder(stage: Stage) -> None:
     client, queue = stage.pile.client, stage.ledger.keys.queue
     jobs = cast(list[bytes], client.lrange(queue, 0, -1))
     stage.rng.shuffle(jobs)
-    with client.pipeline() as pipe:
-        for job in jobs:
-            pipe.lrem(queue, 1, job)  # type: ignore[arg-type]
-            pipe.lpush(queue, job)
-        pipe.execute()
+    for job in jobs:
+        if client.lrem(queue, 1, job):  # type: ignore[arg-type]
+            _push(stage, "LPUSH", job)
 
 
 def foreign_jobs(stage: Stage) -> None:
@@ -43,7 +51,7 @@ def foreign_jobs(stage: Stage) -> None:
     client.set("rq:job:foreign-string", "x")
     chunkless = job_id(stage.pile.run, 999_999)
     for job in (plain.id, "foreign-pickle", "foreign-string", "foreign-nowhere", b"foreign-\xff", chunkless):
-        client.lpush(queue, job)
+        _push(stage, "LPUSH", job)
 
 
 def delete_the_queue(stage: Stage) -> None:
