@@ -21,6 +21,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from piecework import codec
+from piecework.errors import UnknownRun
 from piecework.keys import job_id, queue_name
 from piecework.ledger import Ledger
 from piecework.records import Failure, Spec, Status, to_failure
@@ -158,9 +159,11 @@ class Pile:
             self.ledger.seal(total, budget)
         return self
 
-    def find(self) -> None:
-        """Take up a run that somebody else has submitted."""
-        self._spec = self.ledger.spec()
+    def find(self) -> bool:
+        """Take up a run that somebody else has submitted; False if nobody has."""
+        with contextlib.suppress(UnknownRun):
+            self._spec = self.ledger.spec()
+        return self._spec is not None
 
     def job(self, chunk: int) -> Job:
         """The RQ job that delivers a chunk."""

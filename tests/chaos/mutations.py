@@ -106,10 +106,10 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "queue deleted": _LOST_DELIVERIES,
     "producers killed, two at once": Mutation(
-        f"{_LUA}/seal.lua",
-        "if fields[4] == '1' then",
+        f"{_LUA}/open.lua",
+        "if redis.call('EXISTS', RUN) == 1 then",
         "if false then",
-        "a seal may be repeated",
+        "a run that exists is not made anew",
     ),
     "launcher killed": Mutation(
         "producer/piecework_producer/embedded.py",
@@ -163,7 +163,7 @@ def _try(name: str) -> str | None:
         seed = lines[at - 1].partition(" ")[0]
         problem = next((line.strip() for line in lines[at + 2 :] if line.strip()), "")
         if problem.startswith("Traceback"):
-            problem = [line.strip() for line in lines[at:] if "Error:" in line][-1]
+            problem = next(line.strip() for line in reversed(lines) if line.strip() and not line.startswith("   "))
         return f"seed {seed}: {problem[:120]}"
 
 

@@ -35,24 +35,31 @@ def submitting(stage: Stage, handler: str) -> list[str]:
 
 
 def producers_that_die(stage: Stage) -> None:
-    """One or two producers of one run at once, which die at some call, until one of them gets to the end."""
+    """One or two producers of one run at once, again and again, which die at some call; workers wait for them."""
     arguments = ["submit", *submitting(stage, stage.work.handler), "--redis", stage.server.url]
-    with (stage.directory / "submit").open("wb") as output:
 
-        def start(fate: dict[str, str]) -> "subprocess.Popen[bytes]":
-            environ = {**os.environ, **stage.environ(), **fate}
-            command = [sys.executable, "-m", "piecework_producer.cli", *arguments]
-            return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
+    def submit(stage: Stage, *fates: dict[str, str]) -> list[int]:
+        command = [sys.executable, "-m", "piecework_producer.cli", *arguments]
+        with (stage.directory / "submit").open("ab") as output:
+            together = [
+                subprocess.Popen(
+                    command, cwd=ROOT, env=os.environ | stage.environ() | fate, stdout=output, stderr=output
+                )
+                for fate in fates
+            ]
+        return [each.wait(30) for each in together]
 
-        for _ in range(stage.faults):
-            together = [start(stage.dying_at(_place(stage, CALLS))) for _ in range(stage.rng.choice([1, 2]))]
-            for each in together:
-                each.wait(30)
-        for code in [each.wait(30) for each in [start({}), start({})]]:
-            if code:
-                stage.problems.append(f"a producer that was not killed ended with exit code {code}")
-    stage.pile.find()
-    stage.play([])
+    def dying(stage: Stage) -> None:
+        stage.happened -= 1  # counted where they die
+        submit(stage, *(stage.dying_at(_place(stage, CALLS)) for _ in range(stage.rng.choice([1, 2]))))
+
+    def living(stage: Stage) -> None:
+        stage.problems += [f"a producer ended with exit code {code}" for code in submit(stage, {}, {}) if code]
+
+    while not stage.pile.find():
+        dying(stage)
+    stage.stuck_seconds = 0.2
+    stage.play([dying] * stage.faults + [living])
 
 
 def launchers_that_die(stage: Stage) -> None:

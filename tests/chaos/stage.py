@@ -30,7 +30,6 @@ from tests.worker_fixture import Pile, WorkerProcess, marked
 SITE = Path(__file__).parent / "site"
 _ENDS_WITHIN_SECONDS = 60.0
 _LEAVES_WITHIN_SECONDS = 20.0
-_STUCK_SECONDS = 2.0
 
 
 class Stage:
@@ -53,6 +52,8 @@ class Stage:
         self.forgets = False
         """Whether the server has lost what it had acknowledged."""
         self._mark = f"CHAOS_STAGE={uuid.uuid4().hex}"
+        self.stuck_seconds = 2.0
+        """When nothing has moved for so long, the next fault is due, too."""
         self._tokens = 0
         self._due: list[tuple[float, Callable[[], object]]] = []
         self._ends = contextlib.ExitStack()
@@ -160,7 +161,6 @@ class Stage:
         self._until(lambda: not self.crew.running, _LEAVES_WITHIN_SECONDS, "the workers leave by themselves")
 
     def _has_recorded(self, needed: float) -> bool:
-        """Or nothing has moved for a while: then the next fault is due, too."""
         recorded, now = self.recorded, time.monotonic()
         if recorded is None:
             return False
@@ -168,7 +168,7 @@ class Stage:
             self.problems.append(f"{self._most} items were recorded, and then {recorded}")
         if recorded != self._most:
             self._most, self._moved_at = recorded, now
-        return recorded > needed or now - self._moved_at > _STUCK_SECONDS or self.is_over() is True
+        return recorded > needed or now - self._moved_at > self.stuck_seconds or self.is_over() is True
 
     def _until(self, reached: Callable[[], bool], within: float = _ENDS_WITHIN_SECONDS, message: str = "") -> None:
         """Look after the workers, and do what is due, until something is reached."""
