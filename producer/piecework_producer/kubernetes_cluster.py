@@ -218,7 +218,8 @@ class Cluster:
 
     def _unreached(self, error: Exception, call: Call) -> ClusterError:
         problem = f"cannot {call}: {self.label} cannot be reached ({error})"
-        if self._reached:
+        hung_up = isinstance(error.__cause__, urllib3.exceptions.ProtocolError)  # somebody is there
+        if self._reached or hung_up:
             return ClusterAway(f"{problem}. Try again when it is back")
         return NoCluster(f"{problem}. See that the cluster runs, or choose another --context")
 

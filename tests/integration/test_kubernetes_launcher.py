@@ -333,6 +333,12 @@ def test_busy_servers_are_asked_again(mock: KubernetesMock, launcher: Kubernetes
     assert mock.object("jobs", JOB)["spec"]["parallelism"] == 4
 
 
+def test_a_server_that_hangs_up_at_the_first_call_is_asked_again(mock: KubernetesMock, tmp_path: Path) -> None:
+    mock.fail(None, times=2)
+    with connect(ClusterOptions(kubeconfig=mock.kubeconfig(tmp_path))) as cluster:
+        assert cluster.version() == "v1.36.2"
+
+
 def test_a_server_that_stays_busy_is_an_error_that_says_so(mock: KubernetesMock, launcher: KubernetesLauncher) -> None:
     mock.fail(429, plural="jobs", times=100)
     with pytest.raises(ClusterAway, match=r"cannot create jobs.batch piecework-nightly .*too much to do"):
