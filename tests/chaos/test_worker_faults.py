@@ -5,15 +5,14 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from piecework.states import State
 from tests.server_fixture import ServerProcess, eventually
-from tests.worker_fixture import Pile, WorkerProcess, alive, descendants, squares
+from tests.worker_fixture import Pile, alive, descendants, squares
 
 
 @pytest.fixture
@@ -217,51 +216,3 @@ def test_full_server_and_a_freed_one(server: ServerProcess, pile: Pile, isolatio
     pile.client.config_set("maxmemory", 0)
     assert worker.exit_code() == 0
     assert pile.outcomes() == squares(60)
-
-
-# --- all together
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_20000_items_while_worker_horse_and_server_are_killed(
-    server: ServerProcess, pile: Pile, number: signal.Signals
-) -> None:
-    total = 20_000
-    pile.submit("brief", total, 1000)
-    codes: list[int] = []
-    running: list[WorkerProcess] = [pile.worker("--patience", "20") for _ in range(3)]
-
-    def look_after() -> bool:
-        for each in [each for each in running if each.process.poll() is not None]:
-            running.remove(each)
-            codes.append(each.exit_code())
-            if codes[-1] not in (0, 65, 78):
-                running.append(pile.worker("--patience", "20"))
-        return not running
-
-    def stop_worker() -> None:
-        running[0].send(number)
-
-    def stop_horse() -> None:
-        os.kill(running[-1].horse(), number)
-
-    def stop_server() -> None:
-        server_pid = server.pid
-        os.kill(server_pid, number)
-        eventually(lambda: not alive(server_pid))
-        server.restart()
-
-    faults: list[tuple[int, Callable[[], None]]] = [
-        (2000, stop_worker),
-        (6000, stop_horse),
-        (10_000, stop_server),
-    ]
-    for recorded, fault in faults:
-        while not look_after() and pile.recorded < recorded:
-            time.sleep(0.01)
-        fault()
-    eventually(look_after, 30.0)
-    assert pile.status.state is State.SUCCEEDED
-    assert pile.outcomes() == squares(total)
-    first = 75 if number is signal.SIGTERM else -signal.SIGKILL
-    assert Counter(codes) == Counter([first, 0, 0, 0])
