@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import time
 from typing import Any
@@ -13,7 +14,9 @@ WORK: dict[str, Any] = json.loads(os.environ.get("CHAOS_WORK", "{}"))
 
 
 def seconds(item: int) -> float:
-    """Some items take nine times as long as others."""
+    """Some items take nine times as long as others, and a straggler now this long and now that."""
+    if item in WORK["stragglers"]:
+        return random.uniform(0.0, float(WORK["straggling"]))
     return float(WORK["seconds"]) * (0.2 + 1.6 * (item * 37 % 10) / 9)
 
 

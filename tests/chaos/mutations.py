@@ -118,6 +118,7 @@ MUTATIONS: dict[str, Mutation] = {
         "the embedded server keeps what it has acknowledged",
     ),
     "two contracts": _LOST_DELIVERIES,
+    "stragglers copied": _COMMITTED_ONCE,
     "everything": _COMMITTED_ONCE,
 }
 

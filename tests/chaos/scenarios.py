@@ -37,6 +37,20 @@ def dying_at_calls(stage: Stage) -> None:
     stage.play([])
 
 
+def with_stragglers(stage: Stage) -> None:
+    """Two workers at one item, and what is at it is killed, stopped, or told to go."""
+    stage.work = stage.work.speculating(stage.rng)
+    drawing(*_WORKERS)(stage)
+
+
+def everything(stage: Stage) -> None:
+    """Whatever may happen to one run without its launcher."""
+    if stage.rng.random() < 0.5:
+        stage.work = stage.work.speculating(stage.rng)
+    faults = (*_WORKERS, *_NETWORK, *_QUEUE, server.kill_server, server.lose_the_last_second, server.fill_its_memory)
+    drawing(*faults)(stage)
+
+
 def with_wrong_clocks(stage: Stage) -> None:
     """Workers on machines whose clocks are wrong, and are set while they work."""
     stage.work.submit(stage.pile)
@@ -78,9 +92,8 @@ SCENARIOS: dict[str, Play] = {
     "producers killed, two at once": producers_that_die,
     "launcher killed": launchers_that_die,
     "two contracts": two_contracts,
-    "everything": drawing(
-        *_WORKERS, *_NETWORK, *_QUEUE, server.kill_server, server.lose_the_last_second, server.fill_its_memory
-    ),
+    "stragglers copied": with_stragglers,
+    "everything": everything,
 }
 
 

@@ -2,7 +2,7 @@
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from piecework.states import State
@@ -33,6 +33,9 @@ class Work:
     """They fail at the first attempt."""
     poison: frozenset[int]
     """They kill the process that computes them."""
+    stragglers: frozenset[int] = frozenset()
+    """They take up to `straggling` seconds, at each attempt another time."""
+    straggling: float = 3.0
 
     @classmethod
     def draw(cls, rng: random.Random, small: bool) -> "Work":
@@ -61,8 +64,16 @@ class Work:
     @property
     def environ(self) -> dict[str, str]:
         """What tells the handlers."""
-        told: dict[str, Any] = {name: sorted(getattr(self, name)) for name in ("failing", "flaky", "poison")}
-        return {"CHAOS_WORK": json.dumps(told | {"seconds": self.seconds})}
+        told: dict[str, Any] = {
+            name: sorted(getattr(self, name)) for name in ("failing", "flaky", "poison", "stragglers")
+        }
+        return {"CHAOS_WORK": json.dumps(told | {"seconds": self.seconds, "straggling": self.straggling})}
+
+    def speculating(self, rng: random.Random) -> "Work":
+        """The same with stragglers, which idle workers do a second time."""
+        known = self.values or range(self.total)
+        stragglers = frozenset(rng.sample(known, 2)) - self.poison
+        return replace(self, stragglers=stragglers, options=(*self.options, "--speculate"))
 
     def submit(self, pile: Pile) -> None:
         """Make the run."""

@@ -8,7 +8,20 @@ from tests.chaos.stage import Stage
 from tests.chaos.work import LEASE_SECONDS
 from tests.worker_fixture import children, descendants
 
-MAIN_CALLS = ("claim", "tend", "renew", "steal", "join", "release", "blame", "status", "blmove", "lmove", "pipeline")
+MAIN_CALLS = (
+    "claim",
+    "tend",
+    "renew",
+    "steal",
+    "copy",
+    "join",
+    "release",
+    "blame",
+    "status",
+    "blmove",
+    "lmove",
+    "pipeline",
+)
 _PLACES = 4
 HORSE_CALLS = ("commit", "hget", "zrevrangebyscore")
 
