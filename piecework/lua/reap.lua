@@ -1,4 +1,4 @@
--- reap: the launcher saw a worker die; its lease is released at once and its items are not charged.
+-- reap: the launcher saw a worker die; what it held or had popped is on the queue at once, and no item is charged.
 -- ARGV: worker.
 -- Returns: number of chunks that went back on the queue.
 -- Invariant: the chunk is redone carefully, so that an item that did it is found by its own crashes.
@@ -12,6 +12,15 @@ for _, id in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
     chunk.careful = 1
     event('reap', ARGV[1], id, text(chunk.next))
     enqueue(chunk, true)
+    reaped = reaped + 1
+  end
+end
+-- What RQ had popped, perhaps by this worker, and nobody has claimed. (At worst it is delivered twice.)
+for _, job in ipairs(redis.call('LRANGE', INTERMEDIATE, 0, 99)) do
+  redis.call('LREM', INTERMEDIATE, 0, job)
+  local id = string.sub(job, #JOB_ID_PREFIX + 1)
+  if redis.call('ZSCORE', WAITING, id) then
+    enqueue(read_chunk(id), true)
     reaped = reaped + 1
   end
 end

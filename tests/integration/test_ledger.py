@@ -386,6 +386,22 @@ def test_reap_releases_all_that_a_dead_worker_held(client: Redis, run_id: str) -
     assert ledger.reap("a") == 0
 
 
+def test_reap_puts_back_what_a_dead_worker_had_popped(client: Redis, run_id: str) -> None:
+    """It died before it could claim; others are not to wait for it until the queue is empty."""
+    ledger = sealed(client, run_id, 4, 1)
+    popped = client.lmove(ledger.keys.queue, ledger.keys.intermediate, "LEFT", "LEFT")
+    client.lpush(ledger.keys.intermediate, "somebody-else-s", job_id(run_id, 77))
+    assert popped == job_id(run_id, 1).encode()
+    assert queued(ledger) == [2, 3, 4]
+    assert ledger.reap("a") == 1
+    assert queued(ledger) == [1, 2, 3, 4]
+    assert client.llen(ledger.keys.intermediate) == 0
+    claimed(ledger, 1, "b")
+    client.rpush(ledger.keys.intermediate, job_id(run_id, 1))  # a second delivery of what is held
+    assert ledger.reap("a") == 0
+    assert queued(ledger) == [2, 3, 4]
+
+
 # --- commit
 
 
