@@ -174,6 +174,7 @@ def test_to_ask_where_the_ledger_is_takes_nothing_off_the_count(client: Redis, r
     copied(ledger)
     commit(ledger, 1, 4, 1, worker="w1")
     assert ledger.commit(1, 4, 0, worker="w2").status == "refused"
+    assert ledger.status().duplicates == 1
     commit(ledger, 1, 4, 1, worker="w2")
     assert ledger.status().duplicates == 1
 

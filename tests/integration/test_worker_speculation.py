@@ -181,7 +181,7 @@ def test_nobody_copies_without_the_option(pile: Stragglers) -> None:
     idle = pile.start(*LONG)
     eventually(lambda: len(pile.events("join")) == 2)
     eventually(pile.item_is_overdue)
-    speculating = pile.start()
+    speculating = pile.start(*LONG, "--speculate", "--name", "speculating")
     assert [owner.exit_code(), idle.exit_code(), speculating.exit_code()] == [0, 0, 0]
     (copy,) = pile.events("copy")
-    assert copy["worker"] == pile.events("join")[-1]["worker"]
+    assert copy["worker"] == "speculating"
