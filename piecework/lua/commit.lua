@@ -47,11 +47,13 @@ chunk.next, chunk.careful = from + count, tonumber(ARGV[4])
 chunk.losses = 0
 local now = now_ms()
 has_begun(chunk, tonumber(ARGV[12]), now)
-local expiry, second = copy_of(id)
-if second == worker then second = chunk.owner elseif expiry and expiry <= now then second = nil end
+local second = ''
+if chunk.next == chunk.stop then
+  local expiry, copier = copy_of(id)
+  if copier == worker then second = chunk.owner elseif expiry and expiry > now then second = copier end
+end
 advance(chunk)
--- The other one of two that were at the same item: its work counts as done again, and it is to stop.
-if chunk.next == chunk.stop and second and second ~= worker and second ~= '' then
+if second ~= '' and second ~= worker then  -- it was at the same item: done again, and it is to stop
   redis.call('HINCRBY', RUN, 'duplicates', 1)
   redis.call('HSET', COPIES, id, '0 ' .. second)
   nudge(ARGV[15] .. second, 'over')

@@ -135,7 +135,7 @@ def fields_of(client: Redis, key: str) -> list[bytes]:
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_field_changed(ledger: Ledger, data: st.DataObject) -> None:
-    """A field of the run's hash, a chunk's record, a copy, or a block of items, overwritten with anything or a bit of it."""
+    """A field of the run's hash, a chunk's record, a copy, or a block, overwritten with anything or a bit of it."""
     client, keys = ledger.client, ledger.keys
     before = contents(client)
     key = data.draw(st.sampled_from([keys.run, keys.run, keys.chunks, keys.copies, keys.payload]))
