@@ -47,9 +47,13 @@ class Stragglers(Pile):
         seconds, microseconds = self.client.time()
         return seconds * 1000 + microseconds / 1000 > chunk.begun_ms + 800
 
-    def copy_has_run_out(self) -> bool:
+    def copy_expiry(self) -> int:
+        """Until when the copy is its worker's, in ms."""
         expiry, _, _ = cast(bytes, self.client.hget(self.ledger.keys.copies, "1")).partition(b" ")
-        return int(expiry) / 1000 < self.client.time()[0]
+        return int(expiry)
+
+    def copy_has_run_out(self) -> bool:
+        return self.copy_expiry() < self.client.time()[0] * 1000
 
     def owner_and_copier(self, *options: str, **environ: str) -> tuple[WorkerProcess, WorkerProcess]:
         """Two workers at the last item: the first holds its chunk, the second a copy."""
@@ -102,6 +106,8 @@ def test_the_owner_is_the_first_and_the_copy_s_process_ends(pile: Stragglers) ->
 def test_a_copier_is_killed_and_another_takes_its_place(pile: Stragglers) -> None:
     pile.hold(1, 2)
     owner, copier = pile.owner_and_copier("--lease", "1", "--speculate")
+    first = pile.copy_expiry()
+    eventually(lambda: pile.copy_expiry() > first, message="a renewal")
     kill(copier)
     eventually(pile.copy_has_run_out)
     third = pile.start("--lease", "1", "--speculate")
