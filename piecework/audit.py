@@ -14,7 +14,7 @@ from piecework.deliveries import check_deliveries, check_leases
 from piecework.errors import RunIsOver, UnknownRun
 from piecework.findings import Audit, Finding, Step, ranges
 from piecework.ledger import Ledger
-from piecework.open_chunks import OpenChunks, parse_chunks
+from piecework.open_chunks import OpenChunks, check_copies, parse_chunks
 from piecework.picture import Picture, look
 from piecework.recorded import STREAMS, Recorded, WrongEntry
 from piecework.records import Chunk, Spec
@@ -125,6 +125,7 @@ class _Comparison:
             *compared.findings(),
             *check_deliveries(self._ledger, picture, chunks, compared.open),
             *check_leases(picture, compared.open),
+            *check_copies(self._ledger.keys.copies, picture, chunks),
         ]
         if not self._sealed:
             anew = f"delete it (piecework delete {self._ledger.run} --force) and submit it again: nothing has begun"

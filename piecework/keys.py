@@ -64,6 +64,10 @@ class RunKeys:
     """ZSET chunk by expiry (ms): claimed by a worker. Scripts only."""
     delayed: str
     """ZSET chunk by due time (ms): retries. Scripts only."""
+    copies: str
+    """HASH chunk -> "expiry_ms worker": who else works on the last item of a leased chunk (`--speculate`); 0 and the
+    worker that came second, once that is counted. Scripts only.
+    """
     results: str
     """STREAM of results, one entry for each commit: s = spans, d = packed results, m = meta. `commit`
     appends.
@@ -77,7 +81,7 @@ class RunKeys:
     blocks: str
     """ZSET first index of a block by itself: finds the block of an index. `fill` writes."""
     events: str
-    """STREAM, capped: joins, leaves, claims, steals, releases, crashes. Scripts only."""
+    """STREAM, capped: joins, leaves, claims, steals, copies, releases, crashes. Scripts only."""
     workers: str
     """ZSET worker by time last seen (ms). Scripts only."""
     template: str
@@ -109,8 +113,9 @@ class RunKeys:
 
 
 def nudge_channel(run: str, worker: str = "") -> str:
-    """PUBSUB channel on which a worker hears that its chunk was cut short; without a worker, the one on which all hear
-    that the run has been sealed, paused or resumed. Only to be quick: who hears nothing asks the ledger later.
+    """PUBSUB channel on which a worker hears that its chunk was cut short, or, by the word "over", that somebody else
+    has done its item; without a worker, the one on which all hear that the run has been sealed, paused or resumed. Only
+    to be quick: who hears nothing asks the ledger later.
     """
     return f"{_PREFIX}:{run}:nudge:{worker}"
 
@@ -129,6 +134,7 @@ def run_keys(run: str) -> RunKeys:
         "waiting",
         "leases",
         "delayed",
+        "copies",
         "results",
         "failures",
         "payload",

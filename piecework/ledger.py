@@ -34,6 +34,9 @@ _STEAL_WORTH_SECONDS = 0.1
 _LONG_ITEM_SECONDS = 1.5 * COMMIT_SECONDS
 _LEASES_LOOKED_AT = 64
 """Of more leases a steal looks at so many, drawn at random, so that its cost does not grow with the workers."""
+_COPY_TIMES = 3.0
+"""An item is copied that takes so many times as long as those before it: the default of Spark's
+`spark.speculation.multiplier` since 4.0 (SPARK-47720, https://github.com/apache/spark/pull/45858)."""
 _MOST_INDEX = 1 << 53
 """Lua counts exactly up to here."""
 _LOST_WORKERS = Failure(
@@ -229,10 +232,13 @@ class Ledger:
         )
         if status != b"claimed":
             return None
-        with reading(f"run {self.run}, chunk {chunk}"):
-            if not 0 <= start <= next_ <= stop <= _MOST_INDEX:
-                raise ValueError(f"items {start} to {stop}, next {next_}")
-            return Claim(chunk, start, stop, next_, careful > 0, attempt, deliveries)
+        return self._given(Claim(chunk, start, stop, next_, careful > 0, attempt, deliveries))
+
+    def _given(self, claim: Claim) -> Claim:
+        with reading(f"run {self.run}, chunk {claim.chunk}"):
+            if not 0 <= claim.start <= claim.next <= claim.stop <= _MOST_INDEX:
+                raise ValueError(f"items {claim.start} to {claim.stop}, next {claim.next}")
+        return claim
 
     def steal(self, worker: str) -> tuple[bool, float]:
         """Take about half of what is left of the chunk that will take its owner the longest, onto the queue's front.
@@ -251,8 +257,26 @@ class Ledger:
         )
         return bool(chunk), again_ms / 1000
 
+    def copy(self, worker: str, lease_seconds: float) -> tuple[Claim | None, float]:
+        """Take a copy of a chunk whose last item another worker has in hand for far longer than it took for others.
+
+        Returns the copy, and the seconds after which to ask again (0: at the next occasion). The copy is this worker's
+        for `lease_seconds`, and for as long as it is renewed; the lease stays the owner's, and the first commit wins.
+        Safe to repeat: after a lost reply nobody has that copy until it has run out.
+        """
+        chunk, start, stop, next_, attempt, deliveries, again_ms = self._scripts.call(
+            "copy",
+            worker,
+            round(lease_seconds * 1000),
+            round(_LONG_ITEM_SECONDS * 1000),
+            _COPY_TIMES,
+            _LEASES_LOOKED_AT,
+        )
+        claim = self._given(Claim(chunk, start, stop, next_, False, attempt, deliveries, copy=True)) if chunk else None
+        return claim, again_ms / 1000
+
     def renew(self, chunk: int, worker: str, lease_seconds: float) -> tuple[bool, State | None, bool]:
-        """Extend the lease: (whether it is still this worker's, state, paused)."""
+        """Extend the lease, or the copy: (whether it is still this worker's, state, paused)."""
         renewed, state, paused = self._scripts.call("renew", chunk, worker, round(lease_seconds * 1000))
         return bool(renewed), _state(state), bool(paused)
 
@@ -262,6 +286,7 @@ class Ledger:
         start: int,
         count: int,
         *,
+        worker: str = "",
         careful: int = 0,
         results: tuple[list[Span], bytes] = ([], b""),
         failures: tuple[list[Span], bytes] = ([], b""),
@@ -276,12 +301,13 @@ class Ledger:
         that is to be tried again to the seconds until then. Together they must account for `count` items.
         `careful` is the number of items that the next commit may hold at most (0: no limit). `begun` is the index of
         the first item that the worker has not begun, `item_seconds` what an item takes it (0: not known): by these
-        `steal` estimates. `count` 0 only asks. Safe to repeat: the second is refused.
+        `steal` estimates. `worker` is whose outcomes these are: of two that are at the same item (`copy`) the other one
+        is told. `count` 0 only asks. Safe to repeat: the second is refused.
         """
         args: list[str | bytes | int] = [chunk, start, count, careful]
         for spans, packed in (results, failures):
             args += [sum(length for _, length in spans), format_spans(spans), packed]
-        args += [meta, begun, round(item_seconds * 1e9)]
+        args += [meta, begun, round(item_seconds * 1e9), worker, nudge_channel(self.run)]
         for index, delay in (retries or {}).items():
             args += [index, round(delay * 1000)]
         status, next_, stop, state, paused = self._scripts.call("commit", *args)

@@ -1,5 +1,6 @@
-"""Whether the open chunks of a run hold exactly what is not recorded, and are where they should be."""
+"""Whether the open chunks of a run hold exactly what is not recorded, and are where they should be, copies too."""
 
+import re
 from collections.abc import Iterable, Iterator
 
 from piecework.errors import CorruptData
@@ -9,6 +10,7 @@ from piecework.picture import PLACES, Picture
 from piecework.records import Chunk
 from piecework.spans import Span, spans_of
 
+_COPY = re.compile(rb"(\d{1,16}) .+", re.ASCII | re.DOTALL)
 _OPENED = "opened again, in new chunks"
 
 
@@ -133,6 +135,17 @@ class OpenChunks:
             items = ranges((chunk.next, chunk.stop - chunk.next) for chunk in chunks)
             text = f"{name_chunks(chunk.id for chunk in chunks)}, with {items} open: in {where}"
             yield Finding("chunks", text, "waiting", tuple(("place", chunk.id) for chunk in chunks))
+
+
+def check_copies(key: str, picture: Picture, chunks: list[Chunk]) -> Iterator[Finding]:
+    """A copy is of an open chunk, but for one that remembers whose work came second. `key`: where they are."""
+    left = {b"%d" % chunk.id: chunk.stop - chunk.next for chunk in chunks}
+    for number, packed in picture.copies.items():
+        found = _COPY.fullmatch(packed)
+        if found is None or number not in left or (int(found[1]) == 0) == (left[number] > 0):
+            pair = f"{number.decode(errors='replace')!r}, {packed[:80].decode(errors='replace')!r}"
+            text = f"what {key} has for {pair}, is no copy of a chunk"
+            yield Finding("chunks", text, "all copies are forgotten", (("uncopy",),))
 
 
 def name_chunks(numbers: Iterable[int]) -> str:

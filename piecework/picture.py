@@ -13,7 +13,9 @@ from piecework.ledger import Ledger
 
 PLACES = ("waiting", "leases", "delayed")
 """An open chunk is in exactly one of them."""
-OWN_KEYS = (*("run", "chunks", *PLACES, "results", "failures", "payload", "blocks", "events", "workers", "template"),)
+OWN_KEYS = (
+    *("run", "chunks", *PLACES, "copies", "results", "failures", "payload", "blocks", "events", "workers", "template"),
+)
 """The run's own keys, by their names in `RunKeys`."""
 _VERSION = (b"state", b"sealed", b"total", b"filled", b"cut", b"done", b"failed", b"chunk_count")
 
@@ -41,6 +43,8 @@ class Picture:
     """`PLACES` -> the chunks in it."""
     expiries: dict[bytes, float]
     """Leased chunk -> when its lease runs out (ms)."""
+    copies: dict[bytes, bytes]
+    """Chunk -> "expiry_ms worker" of its copy."""
     results: StreamEnd
     failures: StreamEnd
     blocks: dict[bytes, float]
@@ -72,6 +76,7 @@ def look(ledger: Ledger) -> Picture:
         ask("", pipe.time)
         ask(keys.run, lambda: pipe.hgetall(keys.run))
         ask(keys.chunks, lambda: pipe.hgetall(keys.chunks))
+        ask(keys.copies, lambda: pipe.hgetall(keys.copies))
         for key in (keys.waiting, keys.delayed):
             ask(key, lambda key=key: pipe.zrange(key, 0, -1))
         for key in (keys.leases, keys.blocks, keys.workers):
@@ -97,7 +102,7 @@ def look(ledger: Ledger) -> Picture:
     answers = iter(replies)
     seconds, microseconds = next(answers)
     raw: dict[bytes, bytes] = next(answers) or {}
-    chunks = next(answers) or {}
+    chunks, copies = (next(answers) or {} for _ in range(2))
     waiting, delayed = (frozenset(next(answers) or ()) for _ in range(2))
     leases, blocks, workers = (dict(next(answers) or ()) for _ in range(3))
     results, failures = (_stream_end(next(answers), next(answers)) for _ in range(2))
@@ -112,6 +117,7 @@ def look(ledger: Ledger) -> Picture:
         chunks=chunks,
         places={"waiting": waiting, "leases": frozenset(leases), "delayed": delayed},
         expiries=leases,
+        copies=copies,
         results=results,
         failures=failures,
         blocks=blocks,

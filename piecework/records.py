@@ -159,6 +159,8 @@ class Claim(msgspec.Struct, frozen=True):
     attempt: int
     """How often its items have failed before."""
     deliveries: int
+    copy: bool = False
+    """Another worker holds it: its last item is done a second time, and whoever commits first has done it."""
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -199,7 +201,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     done: int
     failed: int
     duplicates: int
-    """Items that were computed once more and refused."""
+    """Items that were computed once more and refused, or stopped, with `--speculate`, when the other was the first."""
     in_flight: int
     """Items in claimed chunks that are not recorded yet."""
     workers: int

@@ -329,3 +329,24 @@ def held_at_3(item: int) -> int:
 
 
 not_callable = 5
+
+
+def told_and_held(item: int) -> list[int]:
+    """Item 3: its N-th execution leaves its pid in TEST_FILE.N, and takes for as long as TEST_HOLD.N is there."""
+    if item != 3:
+        time.sleep(0.02)
+        return [item, 0]
+    number = 1
+    while True:
+        try:
+            with Path(f"{os.environ['TEST_FILE']}.{number}").open("x") as note:
+                note.write(f"{os.getpid()}\n")
+            break
+        except FileExistsError:
+            number += 1
+    hold = Path(f"{os.environ['TEST_HOLD']}.{number}")
+    while hold.exists():
+        time.sleep(0.02)
+    if os.environ.get("TEST_FAILS") == str(number):
+        raise ValueError(f"execution {number}")
+    return [item, number]

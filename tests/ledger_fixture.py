@@ -62,6 +62,7 @@ def commit(
     retries: dict[int, float] | None = None,
     careful: int = 0,
     say: str = "",
+    worker: str = "",
 ) -> Committed:
     """Commit items start..start+count-1: those in `failing` as failed, those in `retries` to be tried again.
 
@@ -73,6 +74,7 @@ def commit(
         chunk,
         start,
         count,
+        worker=worker,
         careful=careful,
         results=(spans, pack([[index, say] for index in indices(spans)])) if spans else ([], b""),
         failures=(spans_of(failed), pack_failures([BOOM for _ in failed])) if failed else ([], b""),

@@ -2,10 +2,11 @@
 -- An open chunk is in exactly one of WAITING, LEASES and DELAYED; a finished one in none.
 -- No script reads a worker's clock: the time is the server's.
 
-local RUN, CHUNKS, WAITING, LEASES, DELAYED, RESULTS, FAILURES, PAYLOAD, BLOCKS, EVENTS, WORKERS, TEMPLATE,
+local RUN, CHUNKS, WAITING, LEASES, DELAYED, COPIES, RESULTS, FAILURES, PAYLOAD, BLOCKS, EVENTS, WORKERS, TEMPLATE,
   RUNS, QUEUE, QUEUES, JOB_PREFIX, INTERMEDIATE, STARTED, FAILED_JOBS, RQ_WORKERS, ALL_RQ_WORKERS,
   SUSPENDED = unpack(KEYS)
-local OWN_KEYS = {RUN, CHUNKS, WAITING, LEASES, DELAYED, RESULTS, FAILURES, PAYLOAD, BLOCKS, EVENTS, WORKERS, TEMPLATE}
+local OWN_KEYS = {RUN, CHUNKS, WAITING, LEASES, DELAYED, COPIES, RESULTS, FAILURES, PAYLOAD, BLOCKS, EVENTS, WORKERS,
+  TEMPLATE}
 local RQ_KEYS = {QUEUE, INTERMEDIATE, STARTED, FAILED_JOBS, RQ_WORKERS}
 local JOB_ID_PREFIX = string.sub(JOB_PREFIX, #'rq:job:' + 1)
 local LIVE = {filling = true, running = true}
@@ -82,13 +83,20 @@ local function delay(chunk, delay_ms)
   redis.call('ZADD', DELAYED, now_ms() + delay_ms, chunk.id)
 end
 
--- Writes the chunk; if all its items are accounted for, no set and no RQ job knows it any more.
+-- When the copy of a chunk runs out (0: the chunk is finished), and whose it is; nil: there is none.
+local function copy_of(id)
+  local expiry, worker = string.match(redis.call('HGET', COPIES, id) or '', '^(%d+) (.+)$')
+  return tonumber(expiry), worker
+end
+
+-- Writes the chunk; if all its items are accounted for, no set, no copy and no RQ job knows it any more.
 local function advance(chunk)
   write_chunk(chunk)
   if chunk.next < chunk.stop then return end
   redis.call('ZREM', WAITING, chunk.id)
   redis.call('ZREM', LEASES, chunk.id)
   redis.call('ZREM', DELAYED, chunk.id)
+  redis.call('HDEL', COPIES, chunk.id)
   redis.call('DEL', JOB_PREFIX .. chunk.id)
 end
 
@@ -125,7 +133,7 @@ local function finish(state, reason)
     redis.call('DEL', set)
   end
   for _, id in ipairs(redis.call('ZRANGE', WAITING, 0, -1)) do redis.call('DEL', JOB_PREFIX .. id) end
-  redis.call('DEL', QUEUE, INTERMEDIATE)
+  redis.call('DEL', QUEUE, INTERMEDIATE, COPIES)
   redis.call('SREM', QUEUES, QUEUE)
   event('end', '', '', state)
   expire_keys(redis.call('HGET', RUN, 'keep_seconds'))

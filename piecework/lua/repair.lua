@@ -112,6 +112,8 @@ function steps.requeue(id)
   if chunk and is_running() and redis.call('ZSCORE', WAITING, id) then enqueue(chunk, false) end
 end
 
+function steps.uncopy() redis.call('DEL', COPIES) end
+
 function steps.settle() end -- done after all steps
 
 local at, count = 2, 0

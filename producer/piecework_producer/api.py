@@ -44,6 +44,8 @@ class Options(TypedDict, total=False):
     patience: float
     grace: float
     wait_replicas: int
+    speculate: bool
+    """Idle workers redo an item that takes far longer than its siblings: see docs/handlers.md."""
 
 
 def submit(handler: Handler, items: Iterable[object], *, run: str | None = None, **options: Unpack[Options]) -> Run:

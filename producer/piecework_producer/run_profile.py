@@ -27,7 +27,7 @@ BINS = 240
 """Parts that the span is cut into, for plots."""
 MOST_ROWS = 50
 """So many workers are shown one by one, those that came first."""
-_MARKED = ("steal", "crash", "timeout", "expired", "reap", "pause", "resume", "retry")
+_MARKED = ("steal", "copy", "crash", "timeout", "expired", "reap", "pause", "resume", "retry")
 _MOST_MARKS = 200
 _GONE = ("leave", "reap", "expired")
 

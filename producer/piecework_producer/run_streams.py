@@ -44,7 +44,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class Event:
-    """What the ledger noted: open, seal, join, leave, claim, release, steal, expired, crash, timeout, reap, end, …"""
+    """What the ledger noted: open, seal, join, leave, claim, release, steal, copy, expired, crash, timeout, reap, …"""
 
     at: float
     kind: str

@@ -97,6 +97,7 @@ class RunSettings(RetrySettings):
     patience: float = Field(60.0, ge=0)
     grace: float = Field(20.0, ge=0)
     wait_replicas: int = Field(0, ge=0)
+    speculate: bool = False
     keep: int = Field(KEEP_SECONDS, ge=1)
 
     @model_validator(mode="after")
@@ -135,7 +136,7 @@ class RunSettings(RetrySettings):
             options += ["--handler", self.handler]
         if self.exec is not None:
             options += [f"--exec={self.exec}"]
-        options += [f"--{name}" for name in ("shell", "stdin", "batch") if getattr(self, name)]
+        options += [f"--{name}" for name in ("shell", "stdin", "batch", "speculate") if getattr(self, name)]
         limits = ("item_timeout", "item_memory", "lease", "patience", "grace")
         for name in ("batch_size", "concurrency", "isolation", *limits):
             if getattr(self, name) is not None:

@@ -397,6 +397,14 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "a finished chunk waiting": (placed(1, "waiting"), "chunk 1: in waiting, but not open"),
     "an unknown chunk waiting": (placed(77, "delayed", "leases"), "chunk 77: in leases and delayed, but not open"),
     "no chunk at all waiting": (placed("?", "waiting"), "what is no chunk: in waiting, but not open"),
+    "a foreign copy": (
+        lambda ledger: ledger.client.hset(ledger.keys.copies, "3", "soon w"),
+        ":copies has for '3', 'soon w', is no copy of a chunk",
+    ),
+    "a copy of what is done": (
+        lambda ledger: ledger.client.hset(ledger.keys.copies, "1", "99999999999999 w"),
+        ":copies has for '1', '99999999999999 w', is no copy of a chunk",
+    ),
     "a key that expires": (lambda ledger: ledger.client.expire(ledger.keys.results, 60), ":results: expires in "),
     "the record expires": (lambda ledger: ledger.client.expire(ledger.keys.run, 60), ":run: expires in "),
     "no queue": (deleted("queue"), "chunk 3: waiting, but RQ does not deliver"),

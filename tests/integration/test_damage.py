@@ -50,7 +50,7 @@ def database(server: ServerProcess) -> Iterator[Redis]:
 
 
 def filled_run(server: ServerProcess, run: str) -> Ledger:
-    """With items of its own, results, failures, an open chunk that is leased, and one that waits."""
+    """With items of its own, results, failures, an open chunk that is leased and copied, and one that waits."""
     submit("m:f", [{"n": n} for n in range(20)], run=run, redis=server.url, chunk_size=5).close()
     client = server.client()
     ledger = Ledger(client, run)
@@ -58,6 +58,7 @@ def filled_run(server: ServerProcess, run: str) -> Ledger:
         assert ledger.claim(chunk, f"w{chunk}", 60)
     commit(ledger, 1, 0, 5, failing=[3])
     commit(ledger, 2, 5, 2)
+    client.hset(ledger.keys.copies, "3", "99999999999999 w2")
     ledger.note_place('{"on": "kubernetes", "namespace": "here", "context": "there"}')
     return ledger
 
@@ -83,6 +84,8 @@ def readers(ledger: Ledger) -> dict[str, Callable[[], object]]:
         "runs": lambda: runs(ledger.client),
         "claim": lambda: ledger.claim(4, "w4", 60),
         "renew": lambda: ledger.renew(3, "w3", 60),
+        "renew a copy": lambda: ledger.renew(3, "w2", 60),
+        "copy": lambda: ledger.copy("w9", 60),
         "commit": lambda: commit(ledger, 3, 10, 2, failing=[11]),
         "release": lambda: ledger.release(3, "w3", "why"),
         "blame": lambda: ledger.blame_crash(2, "w2", 7, BOOM, 1),
@@ -132,10 +135,10 @@ def fields_of(client: Redis, key: str) -> list[bytes]:
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_field_changed(ledger: Ledger, data: st.DataObject) -> None:
-    """A field of the run's hash, a chunk's record, or a block of items, overwritten with anything or a bit of it."""
+    """A field of the run's hash, a chunk's record, a copy, or a block, overwritten with anything or a bit of it."""
     client, keys = ledger.client, ledger.keys
     before = contents(client)
-    key = data.draw(st.sampled_from([keys.run, keys.run, keys.chunks, keys.payload]))
+    key = data.draw(st.sampled_from([keys.run, keys.run, keys.chunks, keys.copies, keys.payload]))
     name = data.draw(st.sampled_from(fields_of(client, key)))
     value = bytearray(cast(bytes, client.hget(key, cast(str, name))))
     kind = data.draw(st.sampled_from(["word", "bits", "cut", "gone", "random"]))

@@ -46,8 +46,9 @@ return {
   dumps, redis.call('HMGET', KEYS[1], 'state', 'sealed', 'done', 'failed', 'total', 'cut'),
   redis.call('HGETALL', KEYS[2]),
   redis.call('ZRANGE', KEYS[3], 0, -1), redis.call('ZRANGE', KEYS[4], 0, -1, 'WITHSCORES'),
-  redis.call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES'), redis.call('XRANGE', KEYS[6], '-', '+'),
-  redis.call('XRANGE', KEYS[7], '-', '+'), redis.call('LRANGE', KEYS[14], 0, -1),
+  redis.call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES'), redis.call('HGETALL', KEYS[6]),
+  redis.call('XRANGE', KEYS[7], '-', '+'), redis.call('XRANGE', KEYS[8], '-', '+'),
+  redis.call('LRANGE', KEYS[15], 0, -1),
 }
 """
 
@@ -58,6 +59,7 @@ class Held(NamedTuple):
     chunk: int
     next: int
     stop: int
+    copy: bool = False
 
 
 class State(NamedTuple):
@@ -68,6 +70,7 @@ class State(NamedTuple):
     waiting: tuple[int, ...]
     leases: tuple[tuple[int, bool], ...]
     delayed: tuple[tuple[int, bool], ...]
+    copies: tuple[tuple[int, str, str], ...]
     results: tuple[int, ...]
     failures: tuple[int, ...]
     queue: tuple[int, ...]
@@ -86,6 +89,8 @@ class Instance:
     """So many losses of workers fail an item."""
     faults: bool = True
     """Items fail, crash and vanish with their workers, too."""
+    copies: bool = False
+    """Who is idle does the last item of another as well."""
 
 
 class Model:
@@ -109,7 +114,7 @@ class Model:
 
     def look(self, workers: tuple[Held | None, ...]) -> tuple[State, list[bytes]]:
         """The state, and what `put` needs to come back to it."""
-        dumps, run, packed, waiting, leases, delayed, results, failures, queue = self._look(keys=self._keys)
+        dumps, run, packed, waiting, leases, delayed, copies, results, failures, queue = self._look(keys=self._keys)
         chunks = [Chunk.parse(*pair) for pair in zip(packed[::2], packed[1::2], strict=True)]
         told = sorted(
             (c.id, c.start, c.stop, c.next, c.careful, c.crashes, c.losses, c.attempt, c.owner) for c in chunks
@@ -120,6 +125,7 @@ class Model:
             tuple(sorted(map(int, waiting))),
             _scored(leases),
             _scored(delayed),
+            _copies(copies),
             _recorded(results),
             _recorded(failures),
             tuple(sorted({cast(int, chunk_of_job(RUN, job.decode())) for job in queue})),
@@ -145,6 +151,12 @@ class Model:
                         yield f"{name} gets {chunk} once more", partial(self._claim, state, number, chunk)
                 if not state.queue and state.leases:
                     yield f"{name} steals", partial(self._steal, state, number)
+                if self.instance.copies and state.leases:
+                    yield f"{name} copies", partial(self._copy, state, number)
+            elif held.copy:
+                yield f"{name} commits its copy", partial(self._commit, state, number, 1)
+                yield f"{name} loses its copy", partial(_with, state, number, None)
+                yield f"{name} renews its copy", partial(self._renew, state, number)
             else:
                 for count in {1, held.stop - held.next}:
                     yield f"{name} commits {count}", partial(self._commit, state, number, count)
@@ -162,6 +174,9 @@ class Model:
             if not due:
                 yield f"retry {chunk} is due", partial(self._past, state, self.ledger.keys.delayed, chunk)
         yield "somebody tends", partial(self._tend, state)
+        for chunk, until, _ in state.copies:
+            if until == "later":
+                yield f"the copy of {chunk} runs out", partial(self._copy_past, state, chunk)
         if state.queue:
             yield "the queue is lost", partial(self._lose_the_queue, state)
 
@@ -177,6 +192,22 @@ class Model:
         for chunk, _ in state.leases:
             at_pace(self.ledger, chunk, since=30, item_seconds=60)
         self.ledger.steal("ab"[number])
+        return state.workers
+
+    def _copy(self, state: State, number: int) -> tuple[Held | None, ...]:
+        for chunk, _ in state.leases:
+            at_pace(self.ledger, chunk, since=30, item_seconds=1)
+        claim, _ = self.ledger.copy("ab"[number], 3600)
+        return _with(state, number, Held(claim.chunk, claim.next, claim.stop, copy=True) if claim else None)
+
+    def _renew(self, state: State, number: int) -> tuple[Held | None, ...]:
+        held = cast(Held, state.workers[number])
+        renewed, _, _ = self.ledger.renew(held.chunk, "ab"[number], 3600)
+        return state.workers if renewed else _with(state, number, None)
+
+    def _copy_past(self, state: State, chunk: int) -> tuple[Held | None, ...]:
+        who = next(copy[2] for copy in state.copies if copy[0] == chunk)
+        self.client.hset(self.ledger.keys.copies, str(chunk), f"1 {who}")
         return state.workers
 
     def _tend(self, state: State) -> tuple[Held | None, ...]:
@@ -198,6 +229,7 @@ class Model:
             count,
             failing=() if again else failing,
             retries=dict.fromkeys(failing, 3600.0) if again else None,
+            worker="ab"[number],
         )
         if lost:
             return state.workers
@@ -228,6 +260,15 @@ def _scored(flat: list[bytes]) -> tuple[tuple[int, bool], ...]:
     return tuple(sorted((int(chunk), float(score) == 1) for chunk, score in zip(flat[::2], flat[1::2], strict=True)))
 
 
+def _copies(flat: list[bytes]) -> tuple[tuple[int, str, str], ...]:
+    """(chunk, whether its time is over or it is finished, whose)"""
+    found = []
+    for chunk, text in zip(flat[::2], flat[1::2], strict=True):
+        expiry, who = text.decode().split(" ")
+        found.append((int(chunk), {"0": "finished", "1": "past"}.get(expiry, "later"), who))
+    return tuple(sorted(found))
+
+
 def _recorded(entries: list[Any]) -> tuple[int, ...]:
     """Indices in a stream, with those that are there twice."""
     return tuple(sorted(i for _, (_, spans, *_) in entries for i in indices(parse_spans(spans.decode(), "model"))))
@@ -243,7 +284,8 @@ def _twins(state: State) -> State:
         return state
     other = {"a": "b", "b": "a", "": ""}
     chunks = tuple((*c[:-1], other[cast(str, c[-1])]) for c in state.chunks)
-    return min(state, state._replace(chunks=chunks, workers=state.workers[::-1]), key=repr)
+    copies = tuple((chunk, until, other[who]) for chunk, until, who in state.copies)
+    return min(state, state._replace(chunks=chunks, copies=copies, workers=state.workers[::-1]), key=repr)
 
 
 def check(state: State, total: int) -> None:
@@ -262,6 +304,7 @@ def check(state: State, total: int) -> None:
     assert sorted(known) == sorted(cast(list[int], still_open)), "each open chunk is in one place"
     owned = {c[0] for c in state.chunks if c[-1]} & set(still_open)
     assert owned == {c for c, _ in state.leases}
+    assert all((until == "finished") == (chunk not in still_open) for chunk, until, _ in state.copies)
     if len(state.results) + len(state.failures) == total:
         assert run_state == (b"completed_with_failures" if state.failures else b"succeeded")
     else:
@@ -283,10 +326,12 @@ larger = pytest.mark.skipif(not os.environ.get("PIECEWORK_TEST_MODEL"), reason="
     [
         pytest.param(Instance(2, 2, 2, losses=1, faults=False), id="two workers, one chunk"),
         pytest.param(Instance(2, 2, 1), id="faults"),
+        pytest.param(Instance(1, 1, 2, losses=1, faults=False, copies=True), id="a copy"),
         pytest.param(Instance(2, 2, 2, faults=False), id="two workers, more losses", marks=larger),
         pytest.param(Instance(3, 3, 1, faults=False), id="three items", marks=larger),
         pytest.param(Instance(2, 1, 2, faults=False), id="two workers, two chunks", marks=larger),
         pytest.param(Instance(2, 2, 1, retries=1), id="faults and retries", marks=larger),
+        pytest.param(Instance(1, 1, 2, copies=True), id="a copy and faults", marks=larger),
     ],
 )
 def test_every_order_of_moves(own_client: Redis, instance: Instance) -> None:

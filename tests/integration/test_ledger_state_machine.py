@@ -50,7 +50,7 @@ which_held = st.sampled_from([0, 0, 0, 1, 2, -1, -2, -5])
 
 @dataclass
 class Held:
-    """A claim as its worker sees it: perhaps long out of date."""
+    """A claim, or a copy, as its worker sees it: perhaps long out of date."""
 
     chunk: int
     worker: str
@@ -67,6 +67,7 @@ class Picture:
     waiting: dict[int, float]
     leases: dict[int, float]
     delayed: dict[int, float]
+    copies: dict[int, tuple[int, str]]
     results: list[tuple[int, Any]]
     failures: list[tuple[int, Any]]
     queue: list[int]
@@ -135,9 +136,10 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.client.pipeline() as pipe:
             pipe.hgetall(keys.run)
             pipe.hgetall(keys.chunks)
+            pipe.hgetall(keys.copies)
             for zset in (keys.waiting, keys.leases, keys.delayed):
                 pipe.zrange(zset, 0, -1, withscores=True)
-            run, packed, *zsets = pipe.execute()
+            run, packed, copies, *zsets = pipe.execute()
         waiting, leases, delayed = ({int(number): score for number, score in zset} for zset in zsets)
         return Picture(
             {name.decode(): value.decode() for name, value in run.items()},
@@ -145,6 +147,7 @@ class LedgerMachine(RuleBasedStateMachine):
             waiting,
             leases,
             delayed,
+            {int(number): (int(text.split()[0]), text.split()[1].decode()) for number, text in copies.items()},
             outcomes(self.client, keys.results),
             outcomes(self.client, keys.failures),
             queued(self.ledger),
@@ -256,6 +259,60 @@ class LedgerMachine(RuleBasedStateMachine):
         assert after.chunks[number] == replace(victim, stop=taken.start)
         assert taken == Chunk(taken.id, taken.start, victim.stop, taken.start, attempt=victim.attempt)
         self.is_first_on_the_queue(taken)
+
+    @precondition(lambda self: bool(self.now.leases))
+    @rule(worker=st.sampled_from(WORKERS), since=st.sampled_from([1.0, 30.0, 30.0]))
+    def copy(self, worker: str, since: float) -> None:
+        for number in self.look().leases:
+            at_pace(self.ledger, number, since=since, item_seconds=1)
+        before = self.look()
+        claim, _ = self.ledger.copy(worker, 3600)
+        after = self.look()
+        now = round(self.client.time()[0] * 1000)
+        free = {
+            number
+            for number in before.leases
+            if (there := before.chunks[number]).stop - there.next == 1
+            and not there.careful
+            and there.owner != worker
+            and before.copies.get(number, (1, ""))[0] < now
+        }
+        idle = not before.waiting and not before.delayed and before.run["paused"] == "0" and since > 3
+        assert (claim is not None) == bool(idle and free)
+        if claim is None:
+            assert after == before
+            return
+        assert claim.chunk in free
+        there = before.chunks[claim.chunk]
+        assert (claim.start, claim.stop, claim.next, claim.copy) == (there.start, there.stop, there.next, True)
+        assert after == replace(before, copies=before.copies | {claim.chunk: after.copies[claim.chunk]})
+        assert after.copies[claim.chunk][1] == worker
+        self.held.append(Held(claim.chunk, worker, claim.next, claim.stop))
+
+    @precondition(lambda self: bool(self.now.open) and not self.now.delayed and self.now.state is State.RUNNING)
+    @rule(copier=st.sampled_from(WORKERS))
+    def all_are_at_their_last_item_and_one_is_copied(self, copier: str) -> None:
+        """Nothing waits: chunk by chunk the workers take turns."""
+        self.ledger.pause(False)
+        set_all_to_the_past(self.ledger, self.ledger.keys.waiting)
+        while (number := self.popped()) is not None:
+            self.deliver(number, WORKERS[number % len(WORKERS)])
+        for number in self.look().leases:
+            there = chunk(self.ledger, number)
+            last = there.stop - 1
+            assert commit(self.ledger, number, there.next, last - there.next, say="early").status == "recorded"
+            self.accept(range(there.next, last), [], False, "early")
+            self.held.append(Held(number, there.owner, last, there.stop))
+        self.copy(copier, 30.0)
+
+    @precondition(lambda self: bool(self.now.copies))
+    @rule(number=numbers)
+    def copy_runs_out(self, number: int) -> None:
+        known = sorted(self.now.copies)
+        chosen = known[number % len(known)]
+        expiry, worker = self.now.copies[chosen]
+        if expiry:
+            self.client.hset(self.ledger.keys.copies, str(chosen), f"1 {worker}")
 
     # --- the queue
 
@@ -380,8 +437,10 @@ class LedgerMachine(RuleBasedStateMachine):
             retries=dict.fromkeys(failing, 3600.0) if again else {},
             careful=careful,
             say=say,
+            worker=held.worker,
         )
         after = self.look()
+        copied = before.copies.get(held.chunk)
         if before.state is not State.RUNNING:
             assert reply.status == "over"
             assert after == before
@@ -393,17 +452,34 @@ class LedgerMachine(RuleBasedStateMachine):
             tried = [replace(c, id=0) for c in made]
             assert tried == [Chunk(0, i, i + 1, i, attempt=there.attempt + 1) for i in failing if again]
             assert after.state is not State.RUNNING or {c.id for c in made} <= set(after.delayed)
-            assert after.run["duplicates"] == before.run["duplicates"]
+            finished = count > 0 and start + count == there.stop
+            second = self.second(held, there, copied) if finished else None
+            assert int(after.run["duplicates"]) - int(before.run["duplicates"]) == (second is not None)
+            if finished and after.state is State.RUNNING:
+                assert after.copies.get(held.chunk) == (second and (0, second))
         else:
             assert reply.status == "refused"
             assert (reply.next, reply.stop) == (there.next, there.stop)
             duplicates = sum(1 for i in range(start, start + count) if i < there.next or i >= there.stop)
+            left = dict(before.copies)
+            if duplicates and copied == (0, held.worker):
+                duplicates -= 1
+                del left[held.chunk]
             assert int(after.run["duplicates"]) - int(before.run["duplicates"]) == duplicates
-            assert after == replace(before, run={**before.run, "duplicates": after.run["duplicates"]})
+            assert after == replace(before, copies=left, run={**before.run, "duplicates": after.run["duplicates"]})
         assert reply.state is after.state
         assert reply.paused == (before.run["paused"] == "1")
         if learns and reply.status != "over":
             held.next, held.stop = reply.next, reply.stop
+
+    def second(self, held: Held, there: Chunk, copied: tuple[int, str] | None) -> str | None:
+        """Who was at the last item too, when `held` was the first."""
+        if copied is None:
+            return None
+        expiry, copier = copied
+        if copier == held.worker:
+            return there.owner if there.owner not in ("", held.worker) else None
+        return copier if expiry > 1 else None
 
     def accept(self, done: range, failing: list[int], again: bool, say: str) -> None:
         for index in done:
@@ -421,20 +497,29 @@ class LedgerMachine(RuleBasedStateMachine):
         before = self.now
         renewed, state, paused = self.ledger.renew(held.chunk, held.worker, 3600)
         assert state is before.state
-        assert renewed == (self.owns(before, held) and not before.state.over)
+        there = before.chunks[held.chunk]
+        yields = before.run["paused"] == "1" or bool(before.waiting.keys() - {held.chunk})
+        copies = self.copies(before, held) and not yields and not self.owns(before, held)
+        assert renewed == ((self.owns(before, held) or copies) and not before.state.over)
         assert paused == (before.run["paused"] == "1" and not before.state.over)
         after = self.look()
-        assert replace(after, leases={}) == replace(before, leases={})
+        assert replace(after, leases={}, copies={}) == replace(before, leases={}, copies={})
         assert set(after.leases) == set(before.leases)
+        assert after.copies.keys() == before.copies.keys()
+        assert not (copies and renewed) or after.copies[there.id][0] > 1
 
     def chosen(self, which: int) -> Held:
-        good = [held for held in self.held if self.owns(self.now, held)]
+        good = [held for held in self.held if self.owns(self.now, held) or self.copies(self.now, held)]
         claims = good if which >= 0 and good else self.held
         return claims[-1 - min(abs(which), len(claims) - 1)]
 
     @staticmethod
     def owns(picture: Picture, held: Held) -> bool:
         return held.chunk in picture.leases and picture.chunks[held.chunk].owner == held.worker
+
+    @staticmethod
+    def copies(picture: Picture, held: Held) -> bool:
+        return held.chunk in picture.open and picture.copies.get(held.chunk, (0, ""))[1] == held.worker
 
     @precondition(lambda self: bool(self.held))
     @rule(which=which_held, careful=st.booleans())
@@ -618,12 +703,14 @@ class LedgerMachine(RuleBasedStateMachine):
             assert not now.leases
             assert not now.delayed
             assert not now.queue
+            assert not now.copies
             assert not jobs
             return
         assert jobs <= set(now.waiting) | set(now.leases)
         self.jobs_lost -= jobs
         assert set(now.waiting) <= jobs | self.jobs_lost
         assert {number for number, there in now.open.items() if there.owner} == set(now.leases)
+        assert all((expiry == 0) == (number not in now.open) for number, (expiry, _) in now.copies.items())
 
     def the_verdict_is_right(self, now: Picture) -> None:
         done, lost = len(now.results), len(now.failures)

@@ -32,6 +32,7 @@ from piecework.states import State
 from piecework_producer.api import submit
 from piecework_producer.pile import rq_job_template
 from piecework_producer.server_binary import find_binary
+from tests.ledger_fixture import at_pace, commit
 from tests.server_fixture import eventually
 from tests.worker_fixture import WorkerProcess
 
@@ -271,6 +272,21 @@ def test_heartbeats_of_rq(
 def test_replicas_may_be_waited_for(server: ClusterServer, user: str) -> None:
     with pytest.raises(redis.ResponseError, match="NOREPLICAS 0 of 1"):
         Replicas(server.client(user), "r", 1).wait()
+    assert server.denied() == []
+
+
+def test_a_straggler_is_copied_by_workers(server: ClusterServer) -> None:
+    with submit("m:f", range(2), run="copied", redis=server.url("producer"), chunk_size=1) as run:
+        ledger = Ledger(server.client("worker"), "copied")
+        for number, worker in ((1, "owner"), (2, "other")):
+            assert ledger.claim(number, worker, 60)
+        at_pace(Ledger(server.admin(), "copied"), 1, since=30)
+        claim, _ = ledger.copy("copier", 60)
+        assert claim is not None
+        assert ledger.renew(1, "copier", 60)[0]
+        for worker, status in (("copier", "recorded"), ("owner", "refused")):
+            assert commit(ledger, 1, 0, 1, worker=worker).status == status
+        assert run.status().duplicates == 1
     assert server.denied() == []
 
 

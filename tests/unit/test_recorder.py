@@ -48,6 +48,7 @@ class FakeLedger:
         start: int,
         count: int,
         *,
+        worker: str = "",
         careful: int = 0,
         results: tuple[list[Span], bytes] = ([], b""),
         failures: tuple[list[Span], bytes] = ([], b""),

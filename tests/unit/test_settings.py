@@ -132,9 +132,10 @@ def test_workers_get_what_they_need_and_no_more() -> None:
 
     assert arguments[:2] == ("--exec=-weird {}", "--stdin")
     assert arguments[arguments.index("--item-timeout") + 1] == "2.5"
-    assert not {"--retries", "--redis", "--run", "--batch", "--wait-replicas"} & set(arguments)
+    assert not {"--retries", "--redis", "--run", "--batch", "--wait-replicas", "--speculate"} & set(arguments)
     waiting = read(RunSettings, {"handler": "m:f", "wait_replicas": 2})
     assert waiting.worker_arguments()[-2:] == ("--wait-replicas", "2")
+    assert "--speculate" in read(RunSettings, {"handler": "m:f", "speculate": True}).worker_arguments()
     assert settings.handler_text == "exec:-weird {}"
 
 

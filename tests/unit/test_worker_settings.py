@@ -40,6 +40,13 @@ def test_command_line_before_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     assert parse(LEAST).run == "nightly"
 
 
+def test_speculation_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not parse(LEAST).speculate
+    assert parse([*LEAST, "--speculate"]).speculate
+    monkeypatch.setenv("PIECEWORK_SPECULATE", "true")
+    assert parse(LEAST).speculate
+
+
 def test_command_as_a_handler() -> None:
     settings = parse(["nightly", "--redis", "redis://h", "--exec", "gzip {}"])
     assert settings.handler_text == "exec:gzip {}"

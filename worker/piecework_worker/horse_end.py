@@ -31,7 +31,7 @@ class HorseEnd(NamedTuple):
         Returns what that means for the worker: crash is one by an unknown item, error one that no other
         horse mends.
         """
-        if self.code == horse.COMPLETE:
+        if self.code == horse.COMPLETE or claim.copy:  # a copy is nobody's to hand back, and its owner goes on
             return "done"
         if self.code is not None:
             ledger.release(claim.chunk, worker, self.text)

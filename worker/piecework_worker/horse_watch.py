@@ -27,7 +27,7 @@ _AWAY_SECONDS = 0.5
 class HorseWatch:
     """The main process's part while a horse works on a chunk."""
 
-    def __init__(self, worker: "DrainWorker", claim: Claim, job: Job) -> None:
+    def __init__(self, worker: "DrainWorker", claim: Claim, job: Job | None) -> None:
         self._worker, self._claim, self._job = worker, claim, job
         self._renew_seconds = worker.settings.lease / 3
         self._renew_due = time.monotonic() + self._renew_seconds
@@ -84,6 +84,9 @@ class HorseWatch:
         worker = self._worker
         if not worker.stopping:
             return
+        if self._claim.copy:  # the owner goes on
+            self._kill("told to stop")
+            return
         now = time.monotonic()
         if self._kill_due is None:
             self._tell_to_stop(pid)
@@ -103,8 +106,9 @@ class HorseWatch:
 
     def _keep_lease(self, pid: int) -> None:
         now, worker = time.monotonic(), self._worker
-        if now < self._renew_due:
+        if now < self._renew_due and not worker.renew_now:
             return
+        worker.renew_now = False
         try:
             renewed, state, paused = worker.ledger.renew(self._claim.chunk, worker.name, worker.settings.lease)
         except RedisError as error:

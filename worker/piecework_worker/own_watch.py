@@ -36,11 +36,12 @@ class OwnWatch:
         renew_seconds = worker.settings.lease / 3
         renew_due = time.monotonic() + renew_seconds
         stop_due: float | None = None
+        grace = 0.0 if self._claim.copy else worker.settings.grace  # its owner goes on
         while not self._closing.wait(min(_TICK_SECONDS, renew_seconds)):
             now = time.monotonic()
             if worker.stopping:
                 worker.stop_item("told to stop")
-                stop_due = stop_due or now + worker.settings.grace
+                stop_due = stop_due or now + grace
                 if now >= stop_due or worker.stop_signals > 1:
                     self._leave_in_mid_item()
             if now < renew_due:

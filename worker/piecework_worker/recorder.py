@@ -230,6 +230,7 @@ class Recorder:
                 self._claim.chunk,
                 start,
                 count,
+                worker=self._worker,
                 careful=careful,
                 results=(spans, packed),
                 failures=recorded,

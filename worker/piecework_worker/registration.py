@@ -80,9 +80,12 @@ class Registration:
                 worker.heartbeat,
             )
 
-    def started(self, job: Job) -> None:
-        """A chunk is begun."""
+    def started(self, job: Job | None) -> None:
+        """A chunk is begun; a copy of one has no job."""
         worker = self._worker
+        if job is None:
+            self.state(WorkerStatus.BUSY)
+            return
 
         def start() -> None:
             self._execution = worker.prepare_execution(job)
@@ -93,16 +96,21 @@ class Registration:
 
         best_effort(start)
 
-    def beat(self, job: Job) -> None:
+    def beat(self, job: Job | None) -> None:
         """While a chunk is worked on."""
+        if job is None:
+            self.stay()
+            return
         now, execution = time.monotonic(), self._execution
         if now >= self._due and execution is not None:
             self._due = now + BEAT_SECONDS
             best_effort(lambda: self._worker.maintain_heartbeats(job, execution))
 
-    def ended(self, job: Job) -> None:
+    def ended(self, job: Job | None) -> None:
         """A chunk is done with, for this worker."""
         worker, execution = self._worker, self._execution
+        if job is None:
+            return
 
         def end() -> None:
             with worker.connection.pipeline() as pipe:

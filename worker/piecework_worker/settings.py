@@ -51,6 +51,7 @@ class WorkerSettings(BaseSettings):
     patience: float = Field(60.0, ge=0)
     grace: float = Field(20.0, ge=0)
     wait_replicas: int = Field(0, ge=0)
+    speculate: bool = False
     name: str | None = None
     parent: int | None = None
     scheduled_time: datetime | None = None
@@ -154,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--patience", metavar="S", help="how long Redis may be away (default 60)")
     add("--grace", metavar="S", help="time for the item in hand after SIGTERM (default 20)")
     add("--wait-replicas", metavar="N", help="what is recorded counts when N replicas of Redis have it (default 0)")
+    add("--speculate", action="store_true", help="when idle, redo an item that takes another worker far longer")
     add("--name", help="name of the worker (default: its host and a random number)")
     add("--parent", metavar="PID", help="hand back when this process, the launcher, is gone")
     return parser

@@ -97,6 +97,8 @@ class DrainWorker(Worker):
         self.registration = Registration(self)
         self._deliveries = Deliveries(self)
         self._replicas = self._replicas_by(client)
+        self.renew_now = False
+        """Somebody else may have done the item in hand: the ledger knows."""
         self.stop_signals = 0
         """How often the worker has been told to stop; a second Ctrl-C takes the grace away."""
         self.horse_killed_for: str | None = None
@@ -189,18 +191,29 @@ class DrainWorker(Worker):
             if tended.state is State.FILLING or tended.paused:
                 self.registration.state(WorkerStatus.SUSPENDED if tended.paused else WorkerStatus.IDLE)
                 self.wakeup.wait(idle_seconds(tended.workers))  # the seal, or the end of the pause, ends it
-            elif delivery := self.patience(partial(self._deliveries.next, self._stolen(tended))):
-                self._take(*delivery)
+            else:
+                seconds, copy = self._looked_elsewhere(tended)
+                if copy is not None:
+                    self._hold(copy)
+                elif delivery := self.patience(partial(self._deliveries.next, seconds)):
+                    self._take(*delivery)
 
-    def _stolen(self, tended: Tended) -> float:
-        """With nothing on the queue, take from who has most; returns the seconds to wait for a delivery."""
+    def _looked_elsewhere(self, tended: Tended) -> tuple[float, Claim | None]:
+        """With nothing on the queue, take from who has most, or do the last item of another as well (`--speculate`).
+
+        Returns the seconds to wait for a delivery, or a copy to work on.
+        """
         now, pop_seconds = time.monotonic(), idle_seconds(tended.workers)
         if tended.waiting or not tended.leased or now < self._steal_due:
-            return pop_seconds
+            return pop_seconds, None
         stolen, again_seconds = self.patience(lambda: self.ledger.steal(self.name))
+        copy = None
+        if self.settings.speculate and not stolen and not tended.delayed:
+            copy, copy_seconds = self.patience(lambda: self.ledger.copy(self.name, self.settings.lease))
+            again_seconds = min(filter(None, (again_seconds, copy_seconds)), default=0.0)
         rarely = _STEAL_SECONDS * pop_seconds / POP_SECONDS
-        self._steal_due = now + (0.0 if stolen else again_seconds or rarely)
-        return min(pop_seconds, max(0.05, again_seconds or pop_seconds))
+        self._steal_due = now + (0.0 if stolen or copy else min(again_seconds or rarely, rarely))
+        return min(pop_seconds, max(0.05, again_seconds or pop_seconds)), copy
 
     def _verdict(self) -> Ending | None:
         """What the ledger says at the end, after `--wait-replicas`; where the server can tell, after it is on its disk.
@@ -231,7 +244,7 @@ class DrainWorker(Worker):
         """Hand back what is held, and sign off; best effort, as the server may be away. Safe to repeat."""
         claim = self.claim
         best_effort(
-            lambda: claim and self.ledger.release(claim.chunk, self.name, "the worker leaves"),
+            lambda: claim and not claim.copy and self.ledger.release(claim.chunk, self.name, "the worker leaves"),
             lambda: self.ledger.leave(self.name, "left"),
             self.register_death,
             lambda: self.connection.delete(self.key),
@@ -244,11 +257,19 @@ class DrainWorker(Worker):
         channels: dict[str, Callable[[Any], None]] = {
             self.pubsub_channel_name: self.handle_payload,
             nudge_channel(self.ledger.run): lambda message: self.wakeup.wake(),
-            nudge_channel(self.ledger.run, self.name): lambda message: self.nudge.give(),
+            nudge_channel(self.ledger.run, self.name): self._on_nudge,
         }
         pubsub.subscribe(**channels)
         thread: Any = pubsub.run_in_thread(sleep_time=60, daemon=True, exception_handler=self._pubsub_exception_handler)
         self.pubsub, self.pubsub_thread = pubsub, thread
+
+    def _on_nudge(self, message: Any) -> None:
+        """The chunk was cut short, which concerns the horse, or its item is done, which concerns its watch."""
+        if message["data"] == b"over":
+            self.renew_now = True
+            self.wakeup.wake()
+        else:
+            self.nudge.give()
 
     def unsubscribe(self) -> None:
         """End the command channel. (RQ tells its thread too late, and may wait a second for it.)"""
@@ -266,14 +287,16 @@ class DrainWorker(Worker):
 
     def _take(self, job: Job, chunk: int) -> None:
         claim = self.patience(lambda: self.ledger.claim(chunk, self.name, self.settings.lease))
-        if claim is None:
-            return
+        if claim is not None:
+            self._hold(claim, job)
+
+    def _hold(self, claim: Claim, job: Job | None = None) -> None:
         self.claim = claim
         if not self.stopping:  # else `leave` hands it back
             self._work_on(job, claim)
             self.claim = None
 
-    def _work_on(self, job: Job, claim: Claim) -> None:
+    def _work_on(self, job: Job | None, claim: Claim) -> None:
         self.horse_killed_for = None
         self.progress.reset()
         try:
@@ -300,6 +323,8 @@ class DrainWorker(Worker):
         )
         if settled == "error":
             raise PieceworkError(f"chunk {claim.chunk} cannot be worked on; see the error above")
+        if claim.copy and end.code is None and end.killed_for is None:
+            log.info("the process that did item %d a second time %s", claim.next, end.text)
         self._crashes_in_a_row = self._crashes_in_a_row + 1 if settled == "crash" else 0
         if self._crashes_in_a_row > _MOST_CRASHES_IN_A_ROW:
             raise PieceworkError(f"{self._crashes_in_a_row} horses in a row: the last {end.text}")

@@ -62,6 +62,10 @@ Isolation = Annotated[
     str | None,
     _option("--isolation", panel=_WORK, metavar="process|none", help="A forked process for each chunk, or none."),
 ]
+Speculate = Annotated[
+    bool | None,
+    _option("--speculate", panel=_WORK, help="Idle workers redo a last item that takes far longer than others."),
+]
 RunId = Annotated[
     str | None, _option("--run", panel=_WORK, metavar="ID", help="Id of the run; one that exists goes on.")
 ]

@@ -61,6 +61,7 @@ def run(
     parallelism: o.Parallelism = None,
     chunk_size: o.ChunkSize = None,
     isolation: o.Isolation = None,
+    speculate: o.Speculate = None,
     run: o.RunId = None,
     retries: o.Retries = None,
     item_timeout: o.ItemTimeout = None,
