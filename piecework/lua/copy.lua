@@ -13,6 +13,7 @@ if fields[1] ~= 'running' or fields[2] == '1' or redis.call('ZCARD', WAITING) > 
 end
 local now = now_ms()
 local leases = redis.call('ZRANDMEMBER', LEASES, ARGV[5])
+table.sort(leases)  -- which of equals is taken is not left to chance: tests replay it
 local again_ms = 0
 local found, longest_ms = nil, 0
 for i, packed in ipairs(leases[1] and redis.call('HMGET', CHUNKS, unpack(leases)) or {}) do

@@ -9,6 +9,7 @@ local fields = redis.call('HMGET', RUN, 'state', 'paused')
 if fields[1] ~= 'running' or fields[2] == '1' then return {0, 0} end
 local now = now_ms()
 local leases = redis.call('ZRANDMEMBER', LEASES, ARGV[4])
+table.sort(leases)  -- which of equals is taken is not left to chance: tests replay it
 local again_ms = 0
 local victim, longest_ns, split = nil, 0, 0
 for i, packed in ipairs(leases[1] and redis.call('HMGET', CHUNKS, unpack(leases)) or {}) do

@@ -540,13 +540,16 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(WORKERS))
     def reap(self, worker: str) -> None:
         before = self.now
-        theirs = [number for number in before.leases if before.chunks[number].owner == worker]
-        reaped = self.ledger.reap(worker)
-        assert reaped == (len(theirs) if before.state is State.RUNNING else 0)
+        theirs, popped = [], set[int]()
+        if before.state is State.RUNNING:
+            theirs = [number for number in before.leases if before.chunks[number].owner == worker]
+            jobs = cast(list[bytes], self.client.lrange(self.ledger.keys.intermediate, 0, -1))
+            popped = {number for job in jobs if (number := chunk_of_job(self.run_id, job.decode())) in before.waiting}
+        assert self.ledger.reap(worker) == len(theirs) + len(popped)
         after = self.look()
-        for number in theirs[:reaped]:
+        for number in theirs:
             assert after.chunks[number] == replace(before.chunks[number], owner="", careful=1)
-            assert number in after.waiting
+        assert {*theirs, *popped} <= {*after.waiting} & {*queued(self.ledger)}
 
     @precondition(lambda self: bool(self.held))
     @rule(
