@@ -21,19 +21,23 @@ COLUMNS = ("class", "scenarios", "faults", "items", "duplicates refused", "lost"
 
 
 def main() -> int:
-    """0: every scenario was sound; 1: some were not."""
+    """0: every scenario was sound; 1: some were not; 130: Ctrl-C."""
     options = _options()
     print(f"seed {options.seed}; replay all: python -m tests.chaos.driver --seed {options.seed}", flush=True)
     played: list[Played] = []
-    for each in _play_all(options):
-        played.append(each)
-        _tell(each)
-        if options.until_unsound and not each.sound:
-            return 1
+    stopped = False
+    try:
+        for each in _play_all(options):
+            played.append(each)
+            _tell(each)
+            if options.until_unsound and not each.sound:
+                return 1
+    except KeyboardInterrupt:
+        stopped = True
     places = sorted(Counter(place for each in played for place in each.died_at).items())
     print(f"\n{table(played)}\n\nseed {options.seed}, {len(played)} scenarios")
     print(f"died at calls: {', '.join(f'{place} {count}' for place, count in places) or 'none'}", flush=True)
-    return 0 if all(each.sound for each in played) else 1
+    return 130 if stopped else int(not all(each.sound for each in played))
 
 
 def _options() -> argparse.Namespace:

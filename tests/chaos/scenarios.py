@@ -119,7 +119,7 @@ class Played:
 
 
 def play(name: str, seed: int, *, small: bool = False) -> Played:
-    """Play the scenario of a class and a seed. What a server and workers wrote is kept if something is wrong."""
+    """Play the scenario of a class and a seed. What workers wrote is kept if something is wrong."""
     directory, begun = Path(tempfile.mkdtemp(prefix="chaos-")), time.monotonic()
     faults, examined, trouble = 0, Examined(), ""
     died_at: tuple[str, ...] = ()

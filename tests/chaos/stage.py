@@ -42,7 +42,7 @@ class Stage:
         self.faults = self.rng.randint(1, 2) if small else self.rng.randint(2, 6)
         """How many faults there are to be."""
         self.happened = 0
-        """How many faults there were, without those at calls."""
+        """How many faults there were before the run was over, without those at calls."""
         self.environs: list[Callable[[], dict[str, str]]] = []
         """What a worker's environment has on top."""
         self.problems: list[str] = []
@@ -155,7 +155,7 @@ class Stage:
         share = self.work.total / (len(faults) + 1)
         for number, fault in enumerate(faults):
             self._until(lambda needed=number * share: self._has_recorded(needed))  # type: ignore[misc]
-            self.happened += 1
+            self.happened += self.is_over() is not True
             fault(self)
         self._until(lambda: not self._due and self.is_over() is True, _ENDS_WITHIN_SECONDS, "the run ends")
         self._until(lambda: not self.crew.running, _LEAVES_WITHIN_SECONDS, "the workers leave by themselves")
