@@ -16,8 +16,9 @@ for _, id in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
   end
 end
 -- What RQ had popped, perhaps by this worker, and nobody has claimed. (At worst it is delivered twice.)
-for _, job in ipairs(redis.call('LRANGE', INTERMEDIATE, 0, 99)) do
-  redis.call('LREM', INTERMEDIATE, 0, job)
+local popped = redis.call('LRANGE', INTERMEDIATE, 0, -1)
+redis.call('DEL', INTERMEDIATE)
+for _, job in ipairs(popped) do
   local id = string.sub(job, #JOB_ID_PREFIX + 1)
   if redis.call('ZSCORE', WAITING, id) then
     enqueue(read_chunk(id), true)

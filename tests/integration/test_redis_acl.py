@@ -275,6 +275,16 @@ def test_replicas_may_be_waited_for(server: ClusterServer, user: str) -> None:
     assert server.denied() == []
 
 
+def test_what_a_dead_worker_had_popped_is_put_back_by_the_producer(server: ClusterServer) -> None:
+    with submit("m:f", range(1), run="popped", redis=server.url("producer")) as run:
+        keys = run.ledger.keys
+        server.admin().lmove(keys.queue, keys.intermediate, "LEFT", "LEFT")
+        assert run.ledger.reap("dead") == 1
+        assert server.admin().llen(keys.queue) == 1
+        run.delete()
+    assert server.denied() == []
+
+
 def test_a_straggler_is_copied_by_workers(server: ClusterServer) -> None:
     with submit("m:f", range(2), run="copied", redis=server.url("producer"), chunk_size=1) as run:
         ledger = Ledger(server.client("worker"), "copied")
