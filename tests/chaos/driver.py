@@ -2,6 +2,8 @@
 
 A scenario is replayed with its class and its seed, as a line of a failure says. The pile and the faults are the same
 then; when exactly a process is hit is not, so that a rare failure may take several replays.
+
+example: python -m tests.chaos.driver --only partition --seed 7 --scenarios 1
 """
 
 import argparse
