@@ -36,7 +36,12 @@ def submitting(stage: Stage, handler: str) -> list[str]:
 
 def producers_that_die(stage: Stage) -> None:
     """One or two producers of one run at once, again and again, which die at some call; workers wait for them."""
-    arguments = ["submit", *submitting(stage, stage.work.handler), "--redis", stage.server.url]
+    arguments = [
+        "submit",
+        *submitting(stage, stage.work.handler),
+        "--redis",
+        f"unix://producer:any@{stage.server.socket}",
+    ]
 
     def submit(stage: Stage, *fates: dict[str, str]) -> list[int]:
         command = [sys.executable, "-m", "piecework_producer.cli", *arguments]

@@ -11,7 +11,7 @@ _PIECE = 65536
 
 
 class Proxy:
-    """Connections to `url` go to the server at the socket `upstream`. Use `close` at the end."""
+    """Connections to `url`, as the user `worker`, go to the server at the socket `upstream`. Use `close` at the end."""
 
     def __init__(self, upstream: Path, rng: random.Random) -> None:
         self.upstream = upstream
@@ -24,7 +24,7 @@ class Proxy:
         self._lock = Lock()
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"redis://worker:any@127.0.0.1:{self._listener.getsockname()[1]}"
         Thread(target=self._accept, daemon=True).start()
 
     def cut_replies(self, number: int) -> None:

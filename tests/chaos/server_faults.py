@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from tests.chaos.stage import Stage
-from tests.server_fixture import ServerProcess, eventually, free_port
+from tests.server_fixture import eventually, free_port
 
 _LOST_SECONDS = 1.0
 
@@ -41,8 +41,7 @@ def lose_the_last_second(stage: Stage) -> None:
 def promote_a_replica(stage: Stage) -> None:
     """The primary goes on alone for a while, then dies: what it acknowledged meanwhile is not on the new one."""
     port = free_port()
-    options = ("--appendonly", "yes", "--bind", "127.0.0.1", "--port", str(port))
-    replica = ServerProcess(*options, "--replicaof", f"127.0.0.1 {stage.port}", "--repl-diskless-sync-delay", "0")
+    replica = stage.new_server(port, "--replicaof", f"127.0.0.1 {stage.port}")
     client = replica.client()
     eventually(lambda: client.info("replication").get("master_link_status") == "up")
     stage.forgets = True

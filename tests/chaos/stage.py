@@ -23,6 +23,7 @@ from piecework.ledger import Ledger
 from tests.chaos.crew import Crew
 from tests.chaos.oracle import Examined, examine
 from tests.chaos.proxy import Proxy
+from tests.chaos.rights import refused, write_users
 from tests.chaos.work import Work
 from tests.server_fixture import ServerProcess, eventually, free_port
 from tests.worker_fixture import Pile, WorkerProcess, marked
@@ -57,9 +58,9 @@ class Stage:
         self._tokens = 0
         self._due: list[tuple[float, Callable[[], object]]] = []
         self._ends = contextlib.ExitStack()
+        self._users = write_users(directory)
         self.port = free_port()
-        options = ("--appendonly", "yes", "--bind", "127.0.0.1", "--port", str(self.port))
-        self.server = self._ends.enter_context(ServerProcess(*options, "--repl-diskless-sync-delay", "0"))
+        self.server = self._ends.enter_context(self.new_server(self.port))
         self.proxies = [Proxy(self.server.socket, self.rng) for _ in range(2)]
         for proxy in self.proxies:
             self._ends.callback(proxy.close)
@@ -117,6 +118,11 @@ class Stage:
             environ |= more()
         url = self.proxies[number % len(self.proxies)].url
         return self.pile.worker(*self.work.options, url=url + self.work.url_options, environ=environ)
+
+    def new_server(self, port: int, *options: str) -> ServerProcess:
+        """A server with an append-only file, with the users and rights that it has on a cluster."""
+        mine = ("--appendonly", "yes", "--bind", "127.0.0.1", "--port", str(port), "--aclfile", str(self._users))
+        return ServerProcess(*mine, "--repl-diskless-sync-delay", "0", *options)
 
     def move_to(self, server: ServerProcess, port: int) -> None:
         """All clients go to another server from now on, which is stopped at the end."""
@@ -196,5 +202,5 @@ class Stage:
         """What the oracles say of the run, and of what is left of its processes."""
         eventually(lambda: not marked(self._mark), 5.0, "no process is left")
         found = self.examined or examine(self.pile.client, self.pile.run, self.work)
-        found.problems += self.crew.problems + self.problems
+        found.problems += self.crew.problems + self.problems + refused(self.pile.client)
         return found
