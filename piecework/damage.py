@@ -31,7 +31,7 @@ def reading(what: str) -> Iterator[None]:
     except _NOT_OURS as error:
         raise _corrupt(what, error) from None
     except ResponseError as error:
-        if is_away(error) or is_refusal(error) or not _REPLY.search(str(error)) or "ermission" in str(error):
+        if is_away(error) or is_refusal(error) or not _REPLY.search(str(error)):
             raise
         raise _corrupt(what, error) from None
 

@@ -30,18 +30,19 @@ _REFUSED = (
     redis.exceptions.AuthorizationError,
     redis.exceptions.NoPermissionError,
 )
+_REFUSED_REPLY = re.compile(r"ACL failure in script|The user executing the script can't")
 
 
 def is_refusal(error: RedisError) -> bool:
     """Whether the server does not let this user in, or not do this: waiting does not help."""
-    return isinstance(error, _REFUSED)
+    return isinstance(error, _REFUSED) or _REFUSED_REPLY.search(str(error)) is not None
 
 
 def is_away(error: RedisError) -> bool:
     """Whether waiting may help: no connection, loading, failing over, full memory or disk. Not: no
     permission.
     """
-    if isinstance(error, _REFUSED):
+    if is_refusal(error):
         return False
     if isinstance(error, _AWAY):
         return True
@@ -70,7 +71,7 @@ class Patience:
                 reply = call()
             except RedisError as error:
                 if not is_away(error):
-                    if isinstance(error, _REFUSED):
+                    if is_refusal(error):
                         raise ServerUnusable(f"{where(self.server)} refuses: {error}") from error
                     raise
                 now = self.clock()

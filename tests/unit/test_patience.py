@@ -124,7 +124,16 @@ def test_other_exceptions_pass_through(patience: Patience) -> None:
         patience(call)
 
 
-@pytest.mark.parametrize("reply", ["NOAUTH Authentication required.", "WRONGPASS invalid", "NOPERM no permission"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "NOAUTH Authentication required.",
+        "WRONGPASS invalid",
+        "NOPERM no permission",
+        "ERR ACL failure in script: User worker has no permissions to run the 'xadd' command script: 1, on @user:9.",
+        "ERR The user executing the script can't run this command or subcommand script: 1, on @user_script:9.",
+    ],
+)
 def test_a_refusal_is_told_at_once(patience: Patience, time: Time, reply: str) -> None:
     with pytest.raises(ServerUnusable, match="refuses"):
         patience(Server(replied(reply)))
