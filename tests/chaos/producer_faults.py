@@ -36,26 +36,19 @@ def submitting(stage: Stage, handler: str) -> list[str]:
 
 def producers_that_die(stage: Stage) -> None:
     """One or two producers of one run at once, again and again, which die at some call; workers wait for them."""
-    arguments = [
-        "submit",
-        *submitting(stage, stage.work.handler),
-        "--redis",
-        f"unix://producer:any@{stage.server.socket}",
-    ]
+    arguments = ["submit", *submitting(stage, stage.work.handler)]
+    arguments += ["--redis", f"unix://producer:any@{stage.server.socket}"]
 
     def submit(stage: Stage, *fates: dict[str, str]) -> list[int]:
         command = [sys.executable, "-m", "piecework_producer.cli", *arguments]
         with (stage.directory / "submit").open("ab") as output:
+            environs = [os.environ | stage.environ() | fate for fate in fates]
             together = [
-                subprocess.Popen(
-                    command, cwd=ROOT, env=os.environ | stage.environ() | fate, stdout=output, stderr=output
-                )
-                for fate in fates
+                subprocess.Popen(command, cwd=ROOT, env=each, stdout=output, stderr=output) for each in environs
             ]
         return [each.wait(30) for each in together]
 
     def dying(stage: Stage) -> None:
-        stage.happened -= 1  # counted where they die
         submit(stage, *(stage.dying_at(_place(stage, CALLS)) for _ in range(stage.rng.choice([1, 2]))))
 
     def living(stage: Stage) -> None:
@@ -65,6 +58,7 @@ def producers_that_die(stage: Stage) -> None:
         dying(stage)
     stage.stuck_seconds = 0.2
     stage.play([dying] * stage.faults + [living])
+    stage.happened = 0  # those who died are counted by where they did
 
 
 def launchers_that_die(stage: Stage) -> None:
@@ -110,9 +104,8 @@ def _launch(stage: Stage, machine: Machine, arguments: list[str]) -> Command:
 
 
 def _place(stage: Stage, calls: Sequence[str]) -> str:
-    return (
-        f"{stage.rng.choice(['before', 'after'])}:{stage.rng.choice(calls)}:{stage.rng.choice([1, 1, 2])}:SIGKILL:main"
-    )
+    when, number = stage.rng.choice(["before", "after"]), stage.rng.choice([1, 1, 2])
+    return f"{when}:{stage.rng.choice(calls)}:{number}:SIGKILL:main"
 
 
 def _has_ended(command: Command) -> bool:
