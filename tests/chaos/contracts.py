@@ -9,7 +9,7 @@ from typing import cast
 
 from piecework.keys import CONTRACT
 from tests.chaos.producer_faults import submitting
-from tests.chaos.stage import SITE, Stage
+from tests.chaos.stage import Stage, with_site
 from tests.server_fixture import eventually
 from tests.worker_fixture import ROOT
 
@@ -20,7 +20,7 @@ def two_contracts(stage: Stage) -> None:
     """The run of this version and one of another, with workers of both, some of whom are killed."""
     stage.work = replace(stage.work, chunk=max(stage.work.chunk, stage.work.total // 6))  # each may cost a second
     stage.work.submit(stage.pile)
-    other = {"PYTHONPATH": str(SITE), "CHAOS_CONTRACT": str(_OTHER)}
+    other = with_site(CHAOS_CONTRACT=str(_OTHER))
     key, client = f"piecework:{_OTHER}:{stage.pile.run}:run", stage.pile.client
 
     def command(*arguments: str) -> None:

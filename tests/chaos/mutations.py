@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.worker_fixture import ROOT
 
-_SOURCES = ("piecework", "producer", "worker", "tests")
+_SOURCES = ("piecework", "producer", "worker", "tests", "k8s")
 _MOST_SCENARIOS = 40
 _LUA = "piecework/lua"
 
@@ -145,27 +145,37 @@ def main() -> int:
 def _try(name: str) -> str | None:
     """What was found with the class's mutation, and by which seed; None: nothing."""
     mutation = MUTATIONS[name]
-    with tempfile.TemporaryDirectory(prefix="mutated-") as copy:
+    with tempfile.TemporaryDirectory(prefix="mutated-") as directory:
+        copy = Path(directory)
         for source in _SOURCES:
-            shutil.copytree(ROOT / source, Path(copy) / source, ignore=shutil.ignore_patterns("__pycache__"))
-        file = Path(copy) / mutation.file
+            shutil.copytree(ROOT / source, copy / source, ignore=shutil.ignore_patterns("__pycache__"))
+        assert not _unsound(_play(copy, name, 1)), "without a mutation, it is sound"
+        file = copy / mutation.file
         text = file.read_text()
         assert text.count(mutation.line) == 1, f"{mutation.file}: {mutation.line}"
         file.write_text(text.replace(mutation.line, mutation.without))
-        path = os.pathsep.join(str(Path(copy) / each) for each in ("", "producer", "worker"))
-        command = [sys.executable, "-m", "tests.chaos.driver", "--only", name, "--seed", "1", "--jobs", "1"]
-        command += ["--small", "--until-unsound", "--scenarios", str(_MOST_SCENARIOS)]
-        environ = {**os.environ, "PYTHONPATH": path}
-        ended = subprocess.run(command, cwd=copy, env=environ, capture_output=True, text=True, timeout=1800)
-        lines = ended.stdout.splitlines()
-        at = next((number for number, line in enumerate(lines) if "NOT SOUND" in line), None)
-        if at is None:
-            return None
-        seed = lines[at - 1].partition(" ")[0]
-        problem = next((line.strip() for line in lines[at + 2 :] if line.strip()), "")
-        if problem.startswith("Traceback"):
-            problem = next(line.strip() for line in reversed(lines) if line.strip() and not line.startswith("   "))
-        return f"seed {seed}: {problem[:120]}"
+        return _unsound(_play(copy, name, _MOST_SCENARIOS))
+
+
+def _play(copy: Path, name: str, scenarios: int) -> list[str]:
+    """What the driver says, with the sources of a copy."""
+    command = [sys.executable, "-m", "tests.chaos.driver", "--only", name, "--seed", "1", "--jobs", "1"]
+    command += ["--small", "--until-unsound", "--scenarios", str(scenarios)]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(str(copy / each) for each in ("", "producer", "worker"))}
+    ended = subprocess.run(command, cwd=copy, env=environ, capture_output=True, text=True, timeout=1800)
+    assert "replay all" in ended.stdout, ended.stderr
+    return ended.stdout.splitlines()
+
+
+def _unsound(lines: list[str]) -> str | None:
+    """The seed, and the first thing that is wrong; None if nothing is."""
+    at = next((number for number, line in enumerate(lines) if "NOT SOUND" in line), None)
+    if at is None:
+        return None
+    problem = next((line.strip() for line in lines[at + 2 :] if line.strip()), "")
+    if problem.startswith("Traceback"):
+        problem = next(line.strip() for line in reversed(lines) if line.strip() and not line.startswith("   "))
+    return f"seed {lines[at - 1].partition(' ')[0]}: {problem[:120]}"
 
 
 if __name__ == "__main__":

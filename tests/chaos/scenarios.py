@@ -5,7 +5,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.chaos import network_faults as network
@@ -15,7 +15,7 @@ from tests.chaos import worker_faults as workers
 from tests.chaos.contracts import two_contracts
 from tests.chaos.oracle import Examined
 from tests.chaos.producer_faults import launchers_that_die, producers_that_die
-from tests.chaos.stage import SITE, Stage
+from tests.chaos.stage import Stage, with_site
 
 Play = Callable[[Stage], None]
 
@@ -37,6 +37,12 @@ def dying_at_calls(stage: Stage) -> None:
     stage.play([])
 
 
+def with_silence(stage: Stage) -> None:
+    """A server that does not answer, at times for longer than workers wait for a reply, three times a second."""
+    stage.work = replace(stage.work, url_options="?socket_timeout=1")
+    drawing(server.pause_server)(stage)
+
+
 def with_stragglers(stage: Stage) -> None:
     """Two workers at one item, and what is at it is killed, stopped, or told to go."""
     stage.work = stage.work.speculating(stage.rng)
@@ -54,7 +60,7 @@ def everything(stage: Stage) -> None:
 def with_wrong_clocks(stage: Stage) -> None:
     """Workers on machines whose clocks are wrong, and are set while they work."""
     stage.work.submit(stage.pile)
-    stage.environs.append(lambda: {"PYTHONPATH": str(SITE), "CHAOS_CLOCK": str(stage.clock)})
+    stage.environs.append(lambda: with_site(CHAOS_CLOCK=str(stage.clock)))
     faults = (network.jump_clock, workers.kill_worker)
     stage.play([network.jump_clock, *(stage.rng.choice(faults) for _ in range(stage.faults))])
 
@@ -77,7 +83,7 @@ SCENARIOS: dict[str, Play] = {
     ),
     "SIGTERM storm": drawing(workers.sigterm_storm),
     "server killed": drawing(server.kill_server),
-    "server silent": drawing(server.pause_server),
+    "server silent": with_silence,
     "server loses its last second": drawing(server.lose_the_last_second),
     "replica promoted": drawing(server.promote_a_replica),
     "memory full": drawing(server.fill_its_memory),

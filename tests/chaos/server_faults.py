@@ -22,7 +22,7 @@ def pause_server(stage: Stage) -> None:
     """Silence: connections are taken, nothing is answered."""
     server = stage.server
     server.pause()
-    stage.after(stage.rng.uniform(0.2, 3.0), server.resume)
+    stage.after(stage.rng.choice([0.3, 2.0, 5.0]), server.resume)
 
 
 def lose_the_last_second(stage: Stage) -> None:

@@ -28,9 +28,15 @@ from tests.chaos.work import Work
 from tests.server_fixture import ServerProcess, eventually, free_port
 from tests.worker_fixture import Pile, WorkerProcess, marked
 
-SITE = Path(__file__).parent / "site"
+_SITE = Path(__file__).parent / "site"
 _ENDS_WITHIN_SECONDS = 60.0
 _LEAVES_WITHIN_SECONDS = 20.0
+
+
+def with_site(**environ: str) -> dict[str, str]:
+    """The environment of a process that loads `sitecustomize.py`, see there."""
+    before = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(_SITE), *([before] if before else [])]), **environ}
 
 
 class Stage:
@@ -144,7 +150,7 @@ class Stage:
         self._tokens += 1
         token = self.directory / f"token-{self._tokens}"
         token.touch()
-        return {"PYTHONPATH": str(SITE), "CHAOS_FAULTS": ";".join(f"{each}:{token}" for each in place.split(";"))}
+        return with_site(CHAOS_FAULTS=";".join(f"{each}:{token}" for each in place.split(";")))
 
     @property
     def died_at(self) -> list[str]:
