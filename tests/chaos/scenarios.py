@@ -38,7 +38,7 @@ def dying_at_calls(stage: Stage) -> None:
 
 
 def with_silence(stage: Stage) -> None:
-    """A server that does not answer, at times for longer than workers wait for a reply, three times a second."""
+    """A server that does not answer, at times for longer than all attempts of a call take."""
     stage.work = replace(stage.work, url_options="?socket_timeout=1")
     drawing(server.pause_server)(stage)
 
