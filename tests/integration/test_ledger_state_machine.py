@@ -235,7 +235,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(
         worker=st.sampled_from(WORKERS),
         since=st.sampled_from([0.0, 0.1, 30.0]),
-        item_seconds=st.sampled_from([0.0, 0.06, 1.0, 60.0]),
+        item_seconds=st.sampled_from([0.0, 0.08, 1.0, 60.0]),
         in_hand=st.sampled_from([1, 1, 2, 9]),
     )
     def steal(self, worker: str, since: float, item_seconds: float, in_hand: int) -> None:
