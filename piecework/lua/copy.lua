@@ -7,7 +7,7 @@
 --   an item has one copy at a time. None is made of what is done carefully: an item that kills would kill twice.
 local worker, long_ms, times = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local function nothing(again_ms) return {0, 0, 0, 0, 0, 0, again_ms} end
-local fields = redis.call('HMGET', RUN, 'state', 'paused')
+local fields = redis.call('HMGET', RUN, 'state', 'paused', 'item_ns')
 if fields[1] ~= 'running' or fields[2] == '1' or redis.call('ZCARD', WAITING) > 0 or redis.call('ZCARD', DELAYED) > 0 then
   return nothing(0)
 end
@@ -19,6 +19,7 @@ local found, longest_ms = nil, 0
 for i, packed in ipairs(leases[1] and redis.call('HMGET', CHUNKS, unpack(leases)) or {}) do
   local stop, next_, careful, begun_ms, item_ns, owner =
     string.match(packed, '^%d+ (%d+) (%d+) (%d+) %d+ %d+ %d+ %d+ %d+ (%d+) (%d+) (.*)$')
+  if item_ns == '0' then item_ns = fields[3] or '0' end  -- it is its owner's first
   if stop - next_ == 1 and careful == '0' and item_ns ~= '0' and owner ~= worker then
     local age_ms = now - begun_ms
     local due_ms = math.ceil(math.max(long_ms, times * item_ns / 1e6)) - age_ms

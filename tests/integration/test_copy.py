@@ -97,6 +97,14 @@ def held_otherwise(**change: Any) -> Change:
     return lambda ledger: store(ledger, replace(chunk(ledger, 1), **change))
 
 
+def test_who_has_done_nothing_yet_is_measured_by_the_others(client: Redis, run_id: str) -> None:
+    ledger = straggling(client, run_id)
+    held_otherwise(item_ns=0)(ledger)
+    assert ledger.copy("w2", 60) == (None, 0.0)
+    client.hset(ledger.keys.run, "item_ns", 10**9)
+    assert copied(ledger).chunk == 1
+
+
 @pytest.mark.parametrize(
     "change",
     [
