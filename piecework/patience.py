@@ -22,6 +22,7 @@ _AWAY = (
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.ClusterDownError,  # MASTERDOWN too
     redis.exceptions.TryAgainError,
+    redis.exceptions.NoScriptError,  # it was restarted between SCRIPT LOAD and EVALSHA
 )
 # Redis before 7.0 tells of an error in a script as "Error running script (call to f_…): …: -OOM …".
 _AWAY_REPLY = re.compile(r"(Error running script .*-)?(OOM|MISCONF|NOREPLICAS|MASTERDOWN|READONLY|BUSY|UNBLOCKED) ")

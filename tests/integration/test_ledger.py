@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from redis import Redis
@@ -21,6 +21,7 @@ from piecework.codec import pack
 from piecework.errors import ContractMismatch, CorruptData, RunIsOver, SpecConflict, UnknownRun
 from piecework.keys import RUNS, chunk_of_job, job_id, queue_name, run_keys
 from piecework.ledger import Ledger, runs
+from piecework.patience import Patience
 from piecework.records import Claim, Failure, Spec, to_failure
 from piecework.spans import Span
 from piecework.states import State
@@ -403,6 +404,27 @@ def test_reap_puts_back_what_a_dead_worker_had_popped(client: Redis, run_id: str
 
 
 # --- commit
+
+
+def test_a_server_that_restarts_between_loading_a_script_and_running_it(
+    client: Redis, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = sealed(client, run_id)
+    claimed(ledger)
+    load, restarts = client.script_load, iter([True, True, False])
+
+    def load_then_forget(source: str) -> Any:
+        loaded = load(source)
+        if next(restarts):
+            client.script_flush()
+        return loaded
+
+    client.script_flush()
+    monkeypatch.setattr(client, "script_load", load_then_forget)
+    said: list[str] = []
+    patience = Patience(10.0, client, said.append, wait=lambda seconds: None)
+    assert patience(lambda: commit(ledger, 1, 0, 5)).status == "recorded"
+    assert "No matching script" in said[0]
 
 
 def test_commit_records_each_item_once(client: Redis, run_id: str) -> None:

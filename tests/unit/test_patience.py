@@ -164,6 +164,7 @@ def replied(reply: str) -> ResponseError:
         "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
         "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
         "ERR max number of clients reached",
+        "NOSCRIPT No matching script.",
     ],
 )
 def test_away(reply: str) -> None:
@@ -184,7 +185,6 @@ def test_no_answer_is_away(error: RedisError) -> None:
         "NOPERM this user has no permissions",
         "ERR Error running script (call to f_1f): @user_script:9: attempt to index a nil value",
         "ERR commit of 5 items accounts for another number",
-        "NOSCRIPT No matching script.",
     ],
 )
 def test_not_away(reply: str) -> None:
