@@ -141,23 +141,6 @@ def test_items_go_on_while_the_server_is_away(server: ServerProcess, pile: Pile,
     assert len(notes.read_text().split()) == 60, "nothing was computed twice"
 
 
-def test_server_loses_its_last_commits(server: ServerProcess, pile: Pile) -> None:
-    pile.submit("slow", 100, 50)
-    workers = [pile.worker("--lease", "1") for _ in range(2)]
-    pile.wait_recorded(10)
-    log, copy = server.directory / "appendonlydir", server.directory / "copy"
-    shutil.copytree(log, copy)
-    pile.wait_recorded(60)
-    server.kill()
-    shutil.rmtree(log)
-    copy.rename(log)
-    server.restart()
-    assert pile.recorded < 60
-    assert [each.exit_code() for each in workers] == [0, 0]
-    assert pile.outcomes() == squares(100)
-    assert pile.status.done == 100
-
-
 def test_server_loses_everything(server: ServerProcess, pile: Pile) -> None:
     pile.submit("slow", 100, 50)
     worker = pile.worker()
@@ -202,17 +185,3 @@ def test_idle_worker_without_a_server(server: ServerProcess, pile: Pile) -> None
     eventually(lambda: "does not take a call" in worker.log)
     worker.send(signal.SIGTERM)
     assert worker.exit_code(4.0) == 75
-
-
-@pytest.mark.parametrize("isolation", ["process", "none"])
-def test_full_server_and_a_freed_one(server: ServerProcess, pile: Pile, isolation: str) -> None:
-    pile.submit("slow", 60, 15)
-    worker = pile.worker("--isolation", isolation, "--lease", "5")
-    pile.wait_recorded(5)
-    pile.client.config_set("maxmemory", 1)
-    eventually(lambda: "does not take a call" in worker.log)
-    recorded = pile.recorded
-    assert recorded < 60
-    pile.client.config_set("maxmemory", 0)
-    assert worker.exit_code() == 0
-    assert pile.outcomes() == squares(60)
