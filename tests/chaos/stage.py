@@ -48,7 +48,7 @@ class Stage:
         self.work = Work.draw(self.rng, small)
         self.faults = 1 if small else self.rng.randint(2, 6)
         """How many faults there are to be."""
-        self.workers = 2 if small else self.rng.choice([2, 2, 3])
+        self._small = small
         self.happened = 0
         """How many faults there were before the run was over, without those at calls."""
         self.environs: list[Callable[[], dict[str, str]]] = []
@@ -164,7 +164,8 @@ class Stage:
 
     def play(self, faults: Sequence[Callable[["Stage"], None]]) -> None:
         """Start workers, let each fault happen when its share of the items is recorded, and wait for the end."""
-        self.crew = Crew(self.workers, self._start, self.rng)
+        size = 2 if self._small else self.rng.choice([2, 2, 3])
+        self.crew = Crew(size, self._start, self.rng)
         share = self.work.total / (len(faults) + 1)
         for number, fault in enumerate(faults):
             self._until(lambda needed=number * share: self._has_recorded(needed))  # type: ignore[misc]
