@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 import signal
-from collections import Counter
 from collections.abc import Callable
 
 from tests.worker_fixture import WorkerProcess, alive, descendants
@@ -17,8 +16,6 @@ class Crew:
     """`size` workers, until nobody is to be replaced any more; `start` starts the worker of a number."""
 
     def __init__(self, size: int, start: Callable[[int], WorkerProcess], rng: random.Random) -> None:
-        self.codes: Counter[int] = Counter()
-        """How the workers ended."""
         self.problems: list[str] = []
         self._start, self._rng = start, rng
         self._started = 0
@@ -32,7 +29,6 @@ class Crew:
         for worker in [each for each in self.running if each.process.poll() is not None]:
             self.running.remove(worker)
             code = worker.process.returncode
-            self.codes[code] += 1
             over = is_over()
             if code in NO_MORE:
                 self.problems.append(f"a worker ended with exit code {code}: {worker.last_line}")
@@ -47,14 +43,17 @@ class Crew:
         self.running.append(self._start(self._started))
         self._started += 1
 
+    def _alive(self) -> list[WorkerProcess]:
+        return [each for each in self.running if each.process.poll() is None]
+
     def any(self) -> WorkerProcess | None:
         """One of them that runs."""
-        running = [each for each in self.running if each.process.poll() is None]
+        running = self._alive()
         return self._rng.choice(running) if running else None
 
     def some(self) -> list[WorkerProcess]:
         """Some of them that run, or all."""
-        running = [each for each in self.running if each.process.poll() is None]
+        running = self._alive()
         return self._rng.sample(running, self._rng.randint(min(1, len(running)), len(running)))
 
     def suspend(self, pids: list[int]) -> None:
