@@ -90,6 +90,14 @@ def in_item_5(item: int) -> int:
         elif what == "pool":
             with multiprocessing.get_context("fork").Pool(2) as pool:
                 assert pool.map(square, range(10)) == [i * i for i in range(10)]
+        elif what == "terminate":  # before the process has come to its first line: it shares a core with this one
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+            for _ in range(5):
+                process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+                process.start()
+                process.terminate()
+                process.join()
+                assert process.exitcode == -signal.SIGTERM
         elif what == "default SIGTERM":
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(600)

@@ -99,6 +99,7 @@ def test_four_failures_and_nothing_else_is_lost(pile: Pile) -> None:
         ("close stdout", None),
         ("print", None),
         ("pool", None),
+        ("terminate", None),
         ("fork and return", None),
         ("fork and exit", None),
     ],
@@ -119,6 +120,13 @@ def test_what_an_item_may_do_to_its_process(pile: Pile, does: str, failure: tupl
         assert pile.workers[0].log.count("said by a handler") == 1
     if does.startswith("fork"):
         assert pile.status.duplicates == 0
+
+
+@pytest.mark.parametrize("does", ["pool", "terminate"])
+def test_processes_of_a_handler_without_isolation_end_when_told_to(pile: Pile, does: str) -> None:
+    pile.submit("in_item_5", 20, 10)
+    pile.drained("--isolation", "none", TEST_DO=does)
+    assert pile.outcomes() == squares(20)
 
 
 def test_handler_that_leaves_without_isolation_fails_its_item_only(pile: Pile) -> None:

@@ -17,7 +17,8 @@ from piecework.records import Claim
 from piecework.server import connect
 from piecework_worker import ending, horse, item_memory
 from piecework_worker.orphans import end_with_parent, kill_group_without
-from piecework_worker.wakeup import STOPS, Wakeup
+from piecework_worker.own_signals import STOPS
+from piecework_worker.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from piecework_worker.worker import DrainWorker
@@ -59,7 +60,7 @@ def _live(worker: "DrainWorker", claim: Claim) -> None:
         ledger = Ledger(client, worker.ledger.run)
         recorder = worker.recorder_for(ledger, client, kill_group_without(worker.main_pid))
         item_memory.impose(worker.settings.item_memory, lambda: recorder.stop("an item met --item-memory"))
-        Wakeup.uninstall_in_horse(lambda: recorder.stop("told to stop"))
+        Wakeup.install_in_horse(lambda: recorder.stop("told to stop"))
         code = horse.work(ledger, worker.spec, claim, worker.runner(), recorder, worker.progress)
     except BaseException:
         traceback.print_exc()

@@ -1,14 +1,13 @@
 """Waiting that a signal ends: SIGTERM and SIGINT to stop, SIGCHLD when the horse has ended."""
 
-import os
 import signal
 from collections.abc import Callable
 from types import FrameType
-from typing import Final, NoReturn
+from typing import NoReturn
 
+from piecework_worker import own_signals
 from piecework_worker.nudge import Nudge
-
-STOPS: Final = (signal.SIGTERM, signal.SIGINT)
+from piecework_worker.own_signals import STOPS
 
 
 class StoppedEarly(BaseException):
@@ -27,7 +26,7 @@ def leave_when_stopped() -> None:
         raise StoppedEarly(signal.Signals(number).name)
 
     for number in STOPS:
-        signal.signal(number, leave)
+        own_signals.handle(number, leave)
 
 
 class Wakeup:
@@ -40,30 +39,15 @@ class Wakeup:
     def install(self) -> None:
         """Take over the signals. Call in the main thread."""
         for number in STOPS:
-            signal.signal(number, lambda received, _: self._on_stop(received))
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+            own_signals.handle(number, lambda received, _: self._on_stop(received))
+        own_signals.handle(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._nudge.write_end, warn_on_full_buffer=False)
 
     @staticmethod
-    def uninstall_in_horse(on_stop: Callable[[], None]) -> None:
-        """In a fork, with `STOPS` blocked: the signals are the horse's now, also one that has come meanwhile.
-
-        Ctrl-C is the main process's to handle.
-        """
-        horse = os.getpid()
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            if os.getpid() == horse:
-                on_stop()
-                return
-            # A process that the handler forked (multiprocessing's pools end theirs so): it has no item boundaries.
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
+    def install_in_horse(on_stop: Callable[[], None]) -> None:
+        """In a fork made with `STOPS` blocked: SIGTERM is the horse's now, also one that has come meanwhile."""
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        own_signals.handle(signal.SIGTERM, lambda *_: on_stop())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
     def wake(self) -> None:
