@@ -1,5 +1,6 @@
 """The application: its verbs, from one file for each kind of verb. A file is imported when one of its verbs is used."""
 
+import gc
 from importlib import import_module
 from typing import Annotated, Any, Final
 
@@ -42,10 +43,13 @@ class _Verbs(TyperGroup):
 
 
 def verbs_of(file: str) -> dict[str, Any]:
-    """The commands that a file registers."""
+    """The commands that a file registers. What is imported by then is no garbage, and not looked through for any."""
     its = typer.Typer(callback=lambda: None)  # with a callback it is a group, also with one verb
     import_module(f"piecework_producer.cli.{file}").register(its)
-    return dict(getattr(typer.main.get_command(its), "commands"))  # noqa: B009 - click's Group, which typer has within
+    commands = getattr(typer.main.get_command(its), "commands")  # noqa: B009 - click's Group, which typer has within
+    gc.freeze()
+    gc.enable()
+    return dict(commands)
 
 
 app = typer.Typer(
