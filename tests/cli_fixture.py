@@ -51,6 +51,18 @@ class Ended:
         return found[1]
 
 
+def ask(*arguments: str, environ: Mapping[str, str], stdin: bytes = b"") -> Ended:
+    """A command within this process, whose PIECEWORK_… variables are those of `environ` and no others."""
+    from piecework_producer.cli.app import app
+
+    none: Mapping[str, str | None] = {name: None for name in os.environ if name.startswith("PIECEWORK_")}
+    ours = {name: value for name, value in environ.items() if name.startswith("PIECEWORK_")}
+    ended = CliRunner().invoke(app, arguments, input=stdin, env={**none, **ours})
+    if ended.exception is not None and not isinstance(ended.exception, SystemExit):
+        raise ended.exception
+    return Ended(ended.exit_code, ended.stdout, ended.stderr)
+
+
 class Command:
     """A running `piecework …`, the leader of its process group as a terminal would start it."""
 
@@ -104,9 +116,9 @@ class Command:
 
 
 class Machine:
-    """See the module. Use it in a `with`; `directory` is the test's own."""
+    """See the module. Use it in a `with`; `directory` is the test's own. A run has `parallelism` workers by default."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, parallelism: int = 1) -> None:
         self.directory = directory
         self.home = directory / "home"
         self.home.mkdir()
@@ -116,7 +128,7 @@ class Machine:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PIECEWORK_")}
         self.environ = inherited | {
             "PIECEWORK_STATE_DIR": str(self.state_dir),
-            "PIECEWORK_PARALLELISM": "2",
+            "PIECEWORK_PARALLELISM": str(parallelism),
             "COLUMNS": "100",
             "PYTHONDONTWRITEBYTECODE": "1",
             self._mark.partition("=")[0]: self._mark.partition("=")[2],
@@ -151,20 +163,12 @@ class Machine:
 
     def ask(self, *arguments: str, stdin: bytes = b"", **environ: str) -> Ended:
         """A command within this process: quicker, for those that start no workers."""
-        from piecework_producer.cli.app import app
-
         here = Path.cwd()
-        before: Mapping[str, str | None] = {name: None for name in os.environ if name.startswith("PIECEWORK_")} | {
-            name: value for name, value in self.environ.items() if name.startswith("PIECEWORK_")
-        }
         os.chdir(self.home)
         try:
-            ended = CliRunner().invoke(app, arguments, input=stdin, env={**before, **environ})
+            return ask(*arguments, stdin=stdin, environ=self.environ | environ)
         finally:
             os.chdir(here)
-        if ended.exception is not None and not isinstance(ended.exception, SystemExit):
-            raise ended.exception
-        return Ended(ended.exit_code, ended.stdout, ended.stderr)
 
     def status(self, run: str) -> dict[str, Any]:
         """What `piecework status RUN --output json` tells."""

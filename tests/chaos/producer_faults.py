@@ -65,7 +65,7 @@ def launchers_that_die(stage: Stage) -> None:
     """`piecework run` on the embedded server: it, its workers, its server or all of it are killed, and it goes on."""
     home = stage.directory / "machine"
     home.mkdir()
-    with Machine(home) as machine:
+    with Machine(home, 2) as machine:
         shutil.copy(Path(handlers.__file__), machine.home / "squares.py")
         kind = stage.work.handler.partition(":")[2]
         arguments = ["run", *submitting(stage, f"squares:{kind}"), "--lease", "1", "--grace", "2"]

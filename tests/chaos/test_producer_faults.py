@@ -16,7 +16,7 @@ from tests.server_fixture import ServerProcess, eventually
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    with Machine(tmp_path) as machine:
+    with Machine(tmp_path, 2) as machine:
         yield machine
 
 

@@ -1,9 +1,6 @@
 """The verbs on Kubernetes, as a person types them: the mock API server, its pods as processes, a real Redis server."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,7 @@ import pytest
 from piecework.ledger import Ledger
 from piecework.ledger import runs as runs_on
 from piecework.states import State
+from tests.cli_fixture import ask
 from tests.kubernetes_mock import KubernetesMock
 from tests.kubernetes_mock_kubelet import Kubelet
 from tests.server_fixture import ServerProcess, eventually
@@ -26,21 +24,14 @@ class Shell:
 
     mock: KubernetesMock
     server: ServerProcess
-    environment: dict[str, str]
-
-    def start(self, *words: str, redis: bool = True) -> "subprocess.Popen[str]":
-        environment = dict(self.environment)
-        if not redis:
-            del environment["PIECEWORK_REDIS"]
-        command = [sys.executable, "-m", "piecework_producer.cli", *words]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environ: dict[str, str]
 
     def __call__(self, *words: str, code: int = 0, redis: bool = True) -> tuple[str, str]:
         """What the command wrote to standard output and to standard error; it must exit with `code`."""
-        output, error = (process := self.start(*words, redis=redis)).communicate(timeout=90)
-        assert process.returncode == code, (words, process.returncode, output, error)
-        assert "Traceback" not in error
-        return output, error
+        environ = {name: value for name, value in self.environ.items() if redis or name != "PIECEWORK_REDIS"}
+        ended = ask(*words, environ=environ)
+        assert ended.code == code, (words, ended)
+        return ended.out, ended.err
 
     def submit(self, run: str, command: str = SLOW, items: int = 60, *more: str) -> Ledger:
         words = ["submit", "--exec", command, "--shell", "--range", f"0:{items}", "--run", run, "--on", "kubernetes"]
@@ -57,22 +48,20 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     with ServerProcess() as server, KubernetesMock("default") as mock, Kubelet(mock):
         for name in ("piecework-redis", "piecework-redis-producer"):
             mock.put("secrets", {"metadata": {"name": name}, "stringData": {"url": server.url}})
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("PIECEWORK_")}
-        environment |= {
+        environ = {
             "PIECEWORK_KUBECONFIG": str(mock.kubeconfig(tmp_path)),
             "PIECEWORK_REDIS": server.url,
             "PIECEWORK_STATE_DIR": str(tmp_path / "state"),
         }
-        yield Shell(mock, server, environment)
+        yield Shell(mock, server, environ)
 
 
 def test_submit_wait_look_and_delete(shell: Shell) -> None:
     shell.submit("nightly", "echo {}", 40)
     _, said = shell("wait", "nightly")
     assert "succeeded" in said
-    table, _ = shell("status", "nightly")
-    assert "Complete" in table
-    assert "40/40" in table
+    eventually(lambda: "Complete" in shell("status", "nightly")[0], timeout=30, message="the last pod has left")
+    assert "40/40" in shell("status", "nightly")[0]
     record = json.loads(shell("status", "nightly", "--output", "json")[0])
     assert (record["state"], record["done"], record["jobs"][0]["status"]) == ("succeeded", 40, "Complete")
     assert "nightly" in shell("list", "--on", "kubernetes")[0]
@@ -94,7 +83,7 @@ def test_scale_pause_resume_and_cancel(shell: Shell) -> None:
     shell("pause", "steered")
     eventually(lambda: not shell.mock.names("pods"), timeout=30)
     assert "Suspended" in shell("status", "steered")[0]
-    assert ledger.status().in_flight == 0
+    eventually(lambda: ledger.status().in_flight == 0, timeout=30, message="the workers have handed back")
     shell("resume", "steered")
     before = ledger.status().done
     eventually(lambda: ledger.status().done > before, timeout=30)
@@ -196,7 +185,7 @@ def test_a_schedule_fires_and_its_producer_submits_the_run_of_that_time(shell: S
 
 
 def test_no_cluster_and_no_server_are_said_in_one_line(shell: Shell, tmp_path: Path) -> None:
-    shell.environment["PIECEWORK_KUBECONFIG"] = str(tmp_path / "none")
+    shell.environ["PIECEWORK_KUBECONFIG"] = str(tmp_path / "none")
     error = shell("status", "--on", "kubernetes", code=2)[1]
     assert "kubeconfig" in error
     words = ["submit", "a:b", "--range", "0:1", "--image", "w"]

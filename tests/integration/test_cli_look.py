@@ -32,7 +32,7 @@ def submitted(machine: Machine, run: str, *arguments: str) -> None:
 
 
 def test_status_of_a_run_that_goes_on_and_of_one_that_is_over(machine: Machine) -> None:
-    command = machine.start("run", "tasks:gated", "--range", "0:20", "--chunk-size", "5", "--run", "r1")
+    command = machine.start("run", "tasks:gated", "--range", "0:20", "--chunk-size", "5", "--run", "r1", "-p", "2")
     eventually(lambda: command.out, 20.0)
 
     status = machine.status("r1")

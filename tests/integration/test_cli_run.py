@@ -44,7 +44,7 @@ def test_what_is_not_needed_is_not_imported(machine: Machine) -> None:
 
 
 def test_a_first_run(machine: Machine) -> None:
-    ended = machine.run("run", "tasks:square", "--range", "0:20")
+    ended = machine.run("run", "tasks:square", "--range", "0:20", "-p", "2")
 
     assert ended.code == 0, ended.err
     assert ended.lines == SQUARES
@@ -350,7 +350,7 @@ def test_a_password_is_never_shown(machine: Machine) -> None:
         url = f"unix://:sesame@{server.socket}"
         shown: list[str] = []
         command = machine.start("run", "tasks:gated", "--range", "0:4", "--redis", url)
-        eventually(lambda: len(machine.workers()) == 2, 20.0)
+        eventually(machine.workers, 20.0)
         shown += [command_line(pid) for pid in machine.processes() if pid != command.process.pid]
         command.ctrl_c()
         ended = command.ended()
@@ -386,7 +386,7 @@ def test_a_terminal_gets_a_bar_and_results_of_their_own_lines(machine: Machine) 
 
     assert "━" in shown
     assert re.search(r"\d+/40", shown)
-    assert "2 workers" in shown
+    assert "1 worker" in shown
     screen = _as_displayed(shown)
     assert [json.loads(line) for line in screen if line.startswith("{")] == [
         {"index": index, "item": index, "result": index * index} for index in range(40)

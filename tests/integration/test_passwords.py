@@ -61,7 +61,6 @@ def test_nowhere_but_in_the_environment_and_the_secret(server: ServerProcess, tm
             mock.put("secrets", {"metadata": {"name": "piecework-redis"}, "stringData": {
                 "url": f"unix://{server.socket}", "password": PASSWORD}})  # fmt: skip
             machine.environ["PIECEWORK_KUBECONFIG"] = str(mock.kubeconfig(tmp_path))
-            machine.environ["PIECEWORK_PARALLELISM"] = "1"
             machine.environ["PIECEWORK_REDIS"] = f"unix://:{quote(PASSWORD, safe='')}@{server.socket}"
             note(machine.run("run", "tasks:odd_fails", "--range", "0:6", "--run", "inurl"), 1)
             machine.environ["PIECEWORK_REDIS"] = f"unix://{server.socket}"
