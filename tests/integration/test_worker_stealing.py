@@ -4,12 +4,13 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.server_fixture import ServerProcess, eventually
-from tests.worker_fixture import Pile, descendants, squares
+from tests.worker_fixture import Pile, WorkerProcess, descendants, squares
 
 
 @pytest.fixture
@@ -21,6 +22,18 @@ def pile(shared_server: ServerProcess, tmp_path: Path) -> Iterator[Pile]:
 def shares(pile: Pile) -> dict[str, int]:
     """Worker -> number of claims."""
     return Counter(event["worker"] for event in pile.events("claim"))
+
+
+@contextmanager
+def asleep(worker: WorkerProcess) -> Iterator[None]:
+    """Both of its processes are stopped."""
+    os.kill(worker.pid, signal.SIGSTOP)  # from here on it forks nobody
+    pids = [worker.pid, *descendants(worker.pid)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    yield
+    for pid in reversed(pids):
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_workers_that_come_later_get_work_at_once(pile: Pile, tmp_path: Path) -> None:
@@ -73,13 +86,9 @@ def test_a_victim_that_sleeps_through_it(pile: Pile) -> None:
     pile.submit("slow", 60, 60)
     victim = pile.worker("--lease", "60")
     pile.wait_recorded(5)
-    pids = [victim.pid, *descendants(victim.pid)]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    thief = pile.worker("--lease", "60")
-    eventually(lambda: pile.events("steal"))
-    for pid in reversed(pids):
-        os.kill(pid, signal.SIGCONT)
+    with asleep(victim):
+        thief = pile.worker("--lease", "60")
+        eventually(lambda: pile.events("steal"))
     assert [victim.exit_code(), thief.exit_code()] == [0, 0]
     assert pile.outcomes() == squares(60)
 
@@ -111,8 +120,9 @@ def test_what_is_stolen_is_retried_like_the_rest(pile: Pile) -> None:
     pile.submit("fails_slowly", 60, 60, retries=1)
     workers = [pile.worker()]
     eventually(lambda: shares(pile))
-    workers += [pile.worker()]
+    with asleep(workers[0]):
+        workers += [pile.worker()]
+        eventually(lambda: pile.events("steal"))
     assert [worker.exit_code(30) for worker in workers] == [0, 0]
-    assert pile.events("steal")
     assert sorted(pile.failures()) == list(range(60))
     assert {failure.attempt for failure in pile.failures().values()} == {2}
