@@ -44,6 +44,14 @@ def long(item: int) -> int:
     return item * item
 
 
+def starts_a_process(item: int) -> int:
+    """One that would outlive it by far, and one that is forked."""
+    if item == 3:
+        multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)).start()
+        subprocess.run(["sleep", "600"])
+    return item * item
+
+
 def endless_from_5(item: int) -> int:
     if item >= 5:
         time.sleep(600)

@@ -47,6 +47,14 @@ def test_killed_worker_leaves_no_orphan_and_another_goes_on(pile: Pile, handler:
     assert time.monotonic() - begun < 12
 
 
+def test_killed_worker_takes_with_it_what_a_handler_has_started(pile: Pile) -> None:
+    pile.submit("starts_a_process", 10, 10)
+    killed = pile.worker()
+    started = eventually(lambda: found if len(found := descendants(killed.pid)) == 3 else [])
+    killed.send(signal.SIGKILL)
+    eventually(lambda: not any(map(alive, started)), 2.0)
+
+
 def test_orphan_of_a_command_ends_while_the_server_is_away_too(pile: Pile, server: ServerProcess) -> None:
     pile.submit("exec:sleep 611", 3, 3)
     killed = pile.worker("--patience", "60")

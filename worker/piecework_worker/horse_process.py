@@ -16,7 +16,7 @@ from piecework.ledger import Ledger
 from piecework.records import Claim
 from piecework.server import connect
 from piecework_worker import ending, horse, item_memory
-from piecework_worker.orphans import end_with_parent, kill_group_without
+from piecework_worker.orphans import kill_group_without
 from piecework_worker.own_signals import STOPS
 from piecework_worker.wakeup import Wakeup
 
@@ -54,7 +54,7 @@ def _live(worker: "DrainWorker", claim: Claim) -> None:
     """RQ's bookkeeping is left to the main process."""
     code = horse.CRASHED
     try:
-        end_with_parent(worker.main_pid, group=worker.settings.exec is not None)
+        worker.leash.take()
         _reseed()
         client = connect(worker.settings.redis_url)
         ledger = Ledger(client, worker.ledger.run)

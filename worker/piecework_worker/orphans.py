@@ -1,26 +1,29 @@
-"""Makes a process end with its parent, so that a SIGKILL of one leaves no orphan of the other."""
+"""Makes a horse, and all that its items have started, end with its worker, so that a SIGKILL leaves no orphan."""
 
-import ctypes
+import fcntl
 import os
 import signal
 import sys
 from collections.abc import Callable
 
-_PR_SET_PDEATHSIG = 1
 
+class Leash:
+    """A pipe of which the worker alone has the writing end: when that closes, the worker has ended, however it did.
 
-def end_with_parent(parent: int, *, group: bool) -> None:
-    """Have the kernel end this process when its parent dies (on Linux; elsewhere see `kill_group_without`).
-
-    With `group`, all of its process group too: that takes a signal handler, which runs only when the
-    interpreter does. Without, it is a SIGKILL, which also ends a handler that is deep in C code.
+    Linux then kills the process group at the other end, at once, whatever it is doing (signal-driven I/O, see
+    fcntl(2): F_SETOWN, F_SETSIG). Elsewhere see `kill_group_without`. Make one before the first fork.
     """
-    if sys.platform == "linux":
-        if group:
-            signal.signal(signal.SIGUSR1, lambda *_: os.killpg(0, signal.SIGKILL))
-        number = signal.SIGUSR1 if group else signal.SIGKILL
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-    kill_group_without(parent)()  # it may have died before the kernel was told
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe()
+
+    def take(self) -> None:
+        """In a fork that leads a process group: end with the worker, also if it has ended already."""
+        if sys.platform == "linux":
+            fcntl.fcntl(self._reading, fcntl.F_SETOWN, -os.getpid())
+            fcntl.fcntl(self._reading, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(self._reading, fcntl.F_SETFL, os.O_ASYNC)
+        os.close(self._writing)
 
 
 def parent_is(pid: int) -> bool:

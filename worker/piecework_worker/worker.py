@@ -41,7 +41,7 @@ from piecework_worker.horse_end import HorseEnd
 from piecework_worker.horse_process import fork_horse
 from piecework_worker.horse_watch import HorseWatch
 from piecework_worker.nudge import Nudge
-from piecework_worker.orphans import parent_is
+from piecework_worker.orphans import Leash, parent_is
 from piecework_worker.own_watch import OwnWatch
 from piecework_worker.progress import Progress
 from piecework_worker.recorder import Recorder
@@ -92,6 +92,7 @@ class DrainWorker(Worker):
         self.log_job_description = False
         self.ledger, self.spec, self.settings = ledger, spec, settings
         self.wakeup = Wakeup(self._on_stop)
+        self.leash = Leash()
         self.patience = Patience(settings.patience, client, log.warning, wait=self.wakeup.wait)
         self.progress, self.nudge = Progress(), Nudge()
         self.registration = Registration(self)
