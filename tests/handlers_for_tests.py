@@ -45,10 +45,11 @@ def long(item: int) -> int:
 
 
 def starts_a_process(item: int) -> int:
-    """One that would outlive it by far, and one that is forked."""
+    """A program and a fork that would outlive it by far; then it is deep in C code."""
     if item == 3:
         multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)).start()
-        subprocess.run(["sleep", "600"])
+        subprocess.Popen(["sleep", "600"])
+        ctypes.PyDLL(None).sleep(600)  # it holds the interpreter's lock
     return item * item
 
 

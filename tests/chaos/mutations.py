@@ -122,6 +122,19 @@ MUTATIONS: dict[str, Mutation] = {
     "everything": _COMMITTED_ONCE,
 }
 
+ALL: list[tuple[str, Mutation]] = [
+    *MUTATIONS.items(),
+    (
+        "horse killed",
+        Mutation(
+            "worker/piecework_worker/own_signals.py",
+            "os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_give_up)",
+            "",
+            "what an item forks hears the signals of whoever forked it",
+        ),
+    ),
+]
+
 
 def main() -> int:
     """0: each mutation was found; 1: some were not."""
@@ -129,12 +142,11 @@ def main() -> int:
     parser.add_argument("--only", choices=sorted(MUTATIONS), action="append", help="this class (may be repeated)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    names = options.only or list(MUTATIONS)
+    chosen = [(name, each) for name, each in ALL if name in (options.only or MUTATIONS)]
     with ThreadPoolExecutor(options.jobs) as pool:
         found = []
-        for name, told in zip(names, pool.map(_try, names), strict=True):
+        for (name, mutation), told in zip(chosen, pool.map(_try, *zip(*chosen, strict=True)), strict=True):
             found.append(told is not None)
-            mutation = MUTATIONS[name]
             what = told or f"NOT FOUND in {_MOST_SCENARIOS} scenarios"
             print(
                 f"| {name} | {mutation.protects} | `{mutation.file}`: `{mutation.line.strip()}` | {what} |", flush=True
@@ -142,9 +154,8 @@ def main() -> int:
     return 0 if all(found) else 1
 
 
-def _try(name: str) -> str | None:
-    """What was found with the class's mutation, and by which seed; None: nothing."""
-    mutation = MUTATIONS[name]
+def _try(name: str, mutation: Mutation) -> str | None:
+    """What the class's scenarios found with the mutation, and by which seed; None: nothing."""
     with tempfile.TemporaryDirectory(prefix="mutated-") as directory:
         copy = Path(directory)
         for source in _SOURCES:

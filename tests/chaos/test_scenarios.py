@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tests.chaos.mutations import MUTATIONS
+from tests.chaos.mutations import ALL, Mutation
 from tests.chaos.scenarios import SCENARIOS, play
 from tests.worker_fixture import ROOT
 
@@ -24,8 +24,11 @@ def test_nothing_is_lost_and_nothing_is_there_twice(name: str) -> None:
     assert played.examined.items >= 40
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_each_class_has_a_protection_that_can_be_taken_out(name: str) -> None:
-    mutation = MUTATIONS[name]
+def test_each_class_has_a_protection() -> None:
+    assert {name for name, _ in ALL} == set(SCENARIOS)
+
+
+@pytest.mark.parametrize(("name", "mutation"), ALL)
+def test_protection_can_be_taken_out(name: str, mutation: Mutation) -> None:
     assert (ROOT / mutation.file).read_text().count(mutation.line) == 1
     assert mutation.line != mutation.without

@@ -41,8 +41,8 @@ class Work:
     def draw(cls, rng: random.Random, small: bool) -> "Work":
         """About a second of work for two workers, or a few."""
         total = rng.choice([40, 60] if small else [60, 150, 400, 1000])
-        kind = rng.choice(["one", "one", "many", "awaited"])
-        isolation = "none" if rng.random() < 0.25 else "process"
+        kind = rng.choice(["one", "many", "awaited", "forking"])
+        isolation = "none" if rng.random() < 0.25 and kind != "forking" else "process"
         values = tuple(rng.randrange(10_000) for _ in range(total)) if rng.random() < 0.4 else None
         known = values or range(total)
         poisonous = isolation == "process" and rng.random() < 0.2
