@@ -8,6 +8,7 @@ through.
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Self, cast
 
 import msgspec
@@ -39,6 +40,7 @@ _COPY_TIMES = 3.0
 `spark.speculation.multiplier` since 4.0 (SPARK-47720, https://github.com/apache/spark/pull/45858)."""
 _MOST_INDEX = 1 << 53
 """Lua counts exactly up to here."""
+_RQ_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 _LOST_WORKERS = Failure(
     "WorkerLost", "worker after worker vanished while this item alone was in progress; nobody saw why"
 )
@@ -228,7 +230,7 @@ class Ledger:
         already and asks for again is one that it does not know of.
         """
         status, start, stop, next_, careful, attempt, deliveries, _ = self._scripts.call(
-            "claim", chunk, worker, round(lease_seconds * 1000)
+            "claim", chunk, worker, round(lease_seconds * 1000), datetime.now(UTC).strftime(_RQ_TIME)
         )
         if status != b"claimed":
             return None

@@ -1,5 +1,5 @@
 -- claim: give a worker the lease of a chunk that the queue delivered.
--- ARGV: chunk, worker, lease in ms.
+-- ARGV: chunk, worker, lease in ms, now as RQ writes it.
 -- Returns: {status, start, stop, next, careful, attempt, deliveries, state}; status is claimed, or why not: held,
 --   delayed, done, paused, not_running, unknown.
 -- Invariant: at most one unexpired lease for a chunk; a duplicate delivery changes nothing. The owner may ask again (its
@@ -28,5 +28,9 @@ if expiry or chunk.careful > 0 then chunk.careful = 1 end
 if chunk.item_ns == 0 then chunk.item_ns = tonumber(fields[3] or 0) end
 has_begun(chunk, chunk.next + 1, now)
 write_chunk(chunk)
+if redis.call('EXISTS', JOB_PREFIX .. id) == 1 then -- for who looks at it with RQ; never made anew, it would stay
+  redis.call('HSET', JOB_PREFIX .. id, 'status', 'started', 'worker_name', worker, 'started_at', ARGV[4],
+    'last_heartbeat', ARGV[4])
+end
 event('claim', worker, id, text(chunk.next) .. '-' .. text(chunk.stop))
 return {'claimed', chunk.start, chunk.stop, chunk.next, chunk.careful, chunk.attempt, chunk.deliveries, state}

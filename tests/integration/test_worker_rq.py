@@ -4,20 +4,21 @@ import pickle
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rq import Queue, Worker
 from rq.command import send_kill_horse_command, send_shutdown_command, send_stop_job_command
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
 from rq.serializers import DefaultSerializer, JSONSerializer
 from rq.suspension import resume, suspend
 from rq.worker import WorkerStatus
 
 from piecework.keys import job_id, queue_name
+from piecework_worker.registration import Registration
 from tests.server_fixture import ServerProcess, eventually
 from tests.worker_fixture import Pile, squares
 
@@ -195,3 +196,44 @@ def test_rq_shows_queue_and_workers(own_server: ServerProcess, tmp_path: Path) -
         assert worker.exit_code() == 78
         assert Worker.all(connection=pile.client) == []
         assert list(pile.client.scan_iter()) == []
+
+
+def test_what_rq_is_told_of_a_run_that_is_gone_has_a_lifetime(pile: Pile) -> None:
+    """A worker that was away for long, and writes what it has to write when all has expired, or the run is deleted."""
+    pile.submit("square", 20, 5)
+    client, ledger = pile.client, pile.ledger
+    queue = Queue(queue_name(pile.run), connection=client, serializer=JSONSerializer)
+    worker: Any = Worker([queue], connection=client, serializer=JSONSerializer, name=f"{pile.run}-w")
+    worker.ledger = ledger
+    job = Job.fetch(job_id(pile.run, 1), connection=client, serializer=JSONSerializer)
+    registration = Registration(worker)
+    ledger.delete()
+    told: list[Callable[[], None]] = [
+        registration.begin,
+        lambda: registration.state(WorkerStatus.IDLE),
+        registration.stay,
+        lambda: registration.started(job),
+        lambda: registration.beat(job),
+        lambda: registration.ended(job),
+    ]
+    for number, tell in enumerate(told):
+        registration._due = 0.0
+        tell()
+        made = [key for key in client.scan_iter() if pile.run.encode() in key]
+        assert made, number
+        assert [key for key in made if client.ttl(key) < 0] == [], number
+        client.delete(*made)
+    client.srem("rq:workers", worker.key)
+
+
+def test_a_claim_is_shown_to_rq_if_the_job_is_there(pile: Pile) -> None:
+    pile.submit("square", 20, 5)
+    first, second = (job_id(pile.run, number) for number in (1, 2))
+    pile.client.delete(f"rq:job:{second}")
+    assert pile.ledger.claim(1, "w", 60)
+    assert pile.ledger.claim(2, "w", 60)
+    job = Job.fetch(first, connection=pile.client, serializer=JSONSerializer)
+    assert (job.get_status(), job.worker_name) == (JobStatus.STARTED, "w")
+    assert job.started_at is not None
+    assert job.started_at == job.last_heartbeat
+    assert not pile.client.exists(f"rq:job:{second}")

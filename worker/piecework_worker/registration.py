@@ -1,7 +1,8 @@
 """RQ's registries, kept for `rq info` and dashboards: workers, their states, the chunk that each works on.
 
 The ledger needs none of it, so nothing here may stop a worker: a server that is away, or that refuses one of
-RQ's commands, is passed over. What a killed worker leaves behind expires, or goes with `reap` and `delete`.
+RQ's commands, is passed over. What a killed worker leaves behind expires, or goes with `reap` and `delete`: each write
+is in one transaction with a lifetime, and the job's hash, which has none, is written by the ledger's `claim` alone.
 """
 
 import logging
@@ -10,10 +11,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq import worker_registration
 from rq.executions import Execution
 from rq.job import Job
+from rq.utils import now
 from rq.worker import WorkerStatus
 
 from piecework.patience import is_away
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("piecework.worker")
 
 BEAT_SECONDS = 20
+_STAYS_SECONDS = BEAT_SECONDS + 60
+_SHARED_SECONDS = 86_400
+"""For what all workers of a run write; at its end the ledger gives it the run's own lifetime."""
 _ASKED_AFTER = 100
 """Registered workers that a worker asks after when it begins, on the average of many."""
 
@@ -50,11 +56,21 @@ class Registration:
     def begin(self) -> None:
         """Register; raises `RedisError`. Forgets workers that died, if their keys have expired."""
         worker = self._worker
-        worker.connection.delete(worker.key)
-        worker.register_birth()  # type: ignore[no-untyped-call]
-        worker.set_state(WorkerStatus.STARTED)
-        self._due = time.monotonic() + BEAT_SECONDS
+        worker.birth_date = now()
+        with worker.connection.pipeline() as pipe:
+            pipe.delete(worker.key)
+            worker.set_state(WorkerStatus.STARTED, pipeline=pipe)
+            self._register(pipe)
         best_effort(self._forget_the_dead)
+
+    def _register(self, pipe: Pipeline) -> None:
+        worker = self._worker
+        self._due = time.monotonic() + BEAT_SECONDS
+        worker.heartbeat(_STAYS_SECONDS, pipeline=pipe)
+        pipe.hset(worker.key, mapping=worker.serialize())
+        worker_registration.register(worker, pipe)
+        pipe.expire(worker.ledger.keys.rq_workers, _SHARED_SECONDS)
+        pipe.execute()
 
     def _forget_the_dead(self) -> None:
         """RQ asks after each worker by itself. Of many that start, few do it: the sum stays in proportion to them."""
@@ -66,19 +82,25 @@ class Registration:
     def state(self, state: WorkerStatus) -> None:
         """Show what the worker is at."""
         worker = self._worker
+
+        def show() -> None:
+            with worker.connection.pipeline() as pipe:
+                worker.set_state(state, pipeline=pipe)
+                pipe.expire(worker.key, _STAYS_SECONDS)
+                pipe.execute()
+
         if worker.get_state() != state:
-            best_effort(lambda: worker.set_state(state))
+            best_effort(show)
 
     def stay(self) -> None:
         """Between chunks: stay registered, also with a server that has lost what it had."""
-        now, worker = time.monotonic(), self._worker
-        if now >= self._due:
-            self._due = now + BEAT_SECONDS
-            best_effort(
-                lambda: worker.connection.hset(worker.key, mapping=worker.serialize()),
-                lambda: worker_registration.register(worker),
-                worker.heartbeat,
-            )
+
+        def register() -> None:
+            with self._worker.connection.pipeline() as pipe:
+                self._register(pipe)
+
+        if time.monotonic() >= self._due:
+            best_effort(register)
 
     def started(self, job: Job | None) -> None:
         """A chunk is begun; a copy of one has no job."""
@@ -88,23 +110,32 @@ class Registration:
             return
 
         def start() -> None:
-            self._execution = worker.prepare_execution(job)
             with worker.connection.pipeline() as pipe:
-                job.prepare_for_execution(worker.name, pipeline=pipe)
-                if pipe.execute()[0] > 1:  # new fields: the run was deleted since the claim, and the job with it
-                    worker.connection.delete(job.key)
+                execution = Execution.create(job, _STAYS_SECONDS, pipeline=pipe, worker_name=worker.name)
+                worker.set_state(WorkerStatus.BUSY, pipeline=pipe)
+                pipe.expire(worker.key, _STAYS_SECONDS)
+                pipe.expire(job.started_job_registry.key, _SHARED_SECONDS)
+                worker.executions[execution.id] = self._execution = execution
+                pipe.execute()
 
         best_effort(start)
 
     def beat(self, job: Job | None) -> None:
         """While a chunk is worked on."""
-        if job is None:
+        worker, execution = self._worker, self._execution
+        if job is None or execution is None:
             self.stay()
             return
-        now, execution = time.monotonic(), self._execution
-        if now >= self._due and execution is not None:
-            self._due = now + BEAT_SECONDS
-            best_effort(lambda: self._worker.maintain_heartbeats(job, execution))
+
+        def live() -> None:
+            self._due = time.monotonic() + BEAT_SECONDS
+            with worker.connection.pipeline() as pipe:
+                worker.heartbeat(_STAYS_SECONDS, pipeline=pipe)
+                execution.heartbeat(job.started_job_registry, _STAYS_SECONDS, pipeline=pipe)
+                pipe.execute()
+
+        if time.monotonic() >= self._due:
+            best_effort(live)
 
     def ended(self, job: Job | None) -> None:
         """A chunk is done with, for this worker."""
@@ -116,6 +147,7 @@ class Registration:
             with worker.connection.pipeline() as pipe:
                 worker.cleanup_execution(job, pipe, execution)
                 worker.increment_successful_job_count(pipe)
+                pipe.expire(worker.key, _STAYS_SECONDS)
                 pipe.execute()
 
         self._execution = None
