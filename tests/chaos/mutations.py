@@ -119,7 +119,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "two contracts": _LOST_DELIVERIES,
     "stragglers copied": _COMMITTED_ONCE,
-    "everything": _COMMITTED_ONCE,
+    "everything": _LOST_DELIVERIES,
 }
 
 ALL: list[tuple[str, Mutation]] = [
