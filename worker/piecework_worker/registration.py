@@ -8,7 +8,8 @@ is in one transaction with a lifetime, and the job's hash, which has none, is wr
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from redis.client import Pipeline
@@ -79,15 +80,21 @@ class Registration:
         if random.random() * known < _ASKED_AFTER:
             worker_registration.clean_worker_registry(worker.queues[0])
 
+    @contextmanager
+    def _lasting(self) -> Iterator[Pipeline]:
+        """A transaction that writes to the worker's hash: it would be made anew if it has expired."""
+        with self._worker.connection.pipeline() as pipe:
+            yield pipe
+            pipe.expire(self._worker.key, _STAYS_SECONDS)
+            pipe.execute()
+
     def state(self, state: WorkerStatus) -> None:
         """Show what the worker is at."""
         worker = self._worker
 
         def show() -> None:
-            with worker.connection.pipeline() as pipe:
+            with self._lasting() as pipe:
                 worker.set_state(state, pipeline=pipe)
-                pipe.expire(worker.key, _STAYS_SECONDS)
-                pipe.execute()
 
         if worker.get_state() != state:
             best_effort(show)
@@ -110,13 +117,11 @@ class Registration:
             return
 
         def start() -> None:
-            with worker.connection.pipeline() as pipe:
+            with self._lasting() as pipe:
                 execution = Execution.create(job, _STAYS_SECONDS, pipeline=pipe, worker_name=worker.name)
                 worker.set_state(WorkerStatus.BUSY, pipeline=pipe)
-                pipe.expire(worker.key, _STAYS_SECONDS)
                 pipe.expire(job.started_job_registry.key, _SHARED_SECONDS)
                 worker.executions[execution.id] = self._execution = execution
-                pipe.execute()
 
         best_effort(start)
 
@@ -144,11 +149,9 @@ class Registration:
             return
 
         def end() -> None:
-            with worker.connection.pipeline() as pipe:
+            with self._lasting() as pipe:
                 worker.cleanup_execution(job, pipe, execution)
                 worker.increment_successful_job_count(pipe)
-                pipe.expire(worker.key, _STAYS_SECONDS)
-                pipe.execute()
 
         self._execution = None
         worker.executions.clear()

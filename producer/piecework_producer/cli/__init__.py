@@ -7,7 +7,7 @@ from io import TextIOWrapper
 
 def main() -> None:
     """Entry point of the `piecework` command."""
-    gc.disable()  # until the verb is imported: see `app.verbs_of`
+    gc.disable()  # until the verb is imported: see `app`
     try:
         from piecework_producer.cli.app import app
         from piecework_producer.cli.errors import end_on_signals, flush_or_discard

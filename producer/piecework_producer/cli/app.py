@@ -39,17 +39,16 @@ class _Verbs(TyperGroup):
         if cmd_name in self.commands and self.commands[cmd_name] is None:
             file = next(file for file, verbs in FILES.items() if cmd_name in verbs)
             self.commands.update(verbs_of(file))
+            gc.freeze()  # what is imported by now is no garbage: it is not looked through for any
+            gc.enable()
         return super().get_command(ctx, cmd_name)
 
 
 def verbs_of(file: str) -> dict[str, Any]:
-    """The commands that a file registers. What is imported by then is no garbage, and not looked through for any."""
+    """The commands that a file registers."""
     its = typer.Typer(callback=lambda: None)  # with a callback it is a group, also with one verb
     import_module(f"piecework_producer.cli.{file}").register(its)
-    commands = getattr(typer.main.get_command(its), "commands")  # noqa: B009 - click's Group, which typer has within
-    gc.freeze()
-    gc.enable()
-    return dict(commands)
+    return dict(getattr(typer.main.get_command(its), "commands"))  # noqa: B009 - click's Group, which typer has within
 
 
 app = typer.Typer(
